@@ -1,0 +1,47 @@
+# make demo and make test need nothing set up; see README.md and CONTRIBUTING.md.
+.PHONY: help demo test race lint fuzz redis bench picture
+
+FUZZTIME ?= 10s
+STATICCHECK = go tool -modfile=tools/go.mod staticcheck
+
+help:
+	@echo 'make demo   the life of a session, on embedded servers (ARGS="-addr host:port" for yours)'
+	@echo 'make test   all the tests; finds or installs Redis'
+	@echo 'make race   all the tests with the race detector'
+	@echo 'make lint   gofmt, vet, staticcheck, go mod tidy'
+	@echo 'make bench  placement: speed and balance'
+	@echo 'make picture  docs/ring.svg'
+	@echo 'make fuzz   each fuzz target for FUZZTIME ($(FUZZTIME))'
+
+demo:
+	@go run ./examples/demo $(ARGS)
+
+# One package after the other: some break servers and watch what happens.
+test: redis
+	go test -p 1 -timeout 20m ./...
+
+race: redis
+	go test -p 1 -race -timeout 30m ./...
+
+# Finds what the integration tests run on, and says so.
+redis:
+	@scripts/find-redis
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'gofmt: the files above'; exit 1; }
+	go vet ./...
+	$(STATICCHECK) ./...
+	go mod tidy -diff
+	cd tools && go mod tidy -diff
+	cd bench && go mod tidy -diff
+
+# Placement: its speed beside other rings, its balance.
+bench:
+	cd bench && go test -bench . -run '^$$' ./...
+
+# docs/ring.svg
+picture:
+	cd bench && go run ./cmd/ringpicture -o ../docs/ring.svg
+
+fuzz:
+	@scripts/fuzz $(FUZZTIME)

@@ -1,0 +1,387 @@
+package redsession
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/redsession/redsession/internal/reads"
+	"github.com/redsession/redsession/internal/script"
+)
+
+// keyspace is the store on one key space: a single Redis, the master that
+// Sentinel names, or Redis Cluster. Every session is one key there.
+type keyspace struct {
+	*calls
+	rdb     redis.UniversalClient
+	cluster *redis.ClusterClient // the same, if it is one
+	owned   bool                 // to be closed with the store
+	reads   *reads.Coalescer
+	located atomic.Bool // the cluster's topology is known: asking for a node does not block
+	prefix  string
+	format  string
+}
+
+func newKeyspace(c *config) *keyspace {
+	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: formatRecord(c.codec)}
+	k.reads = reads.New(k.ctx, attemptTimeout)
+	if k.rdb == nil {
+		k.rdb, k.owned = connect(c, newDialer(c, k.calls).open), true
+	}
+	k.cluster, _ = k.rdb.(*redis.ClusterClient)
+	return k
+}
+
+func (k *keyspace) close() error {
+	var err error
+	if k.calls.close() && k.owned {
+		// A connection that was closed just before is no failure to close.
+		if err = k.rdb.Close(); errors.Is(err, net.ErrClosed) || errors.Is(err, redis.ErrClosed) {
+			err = nil
+		}
+	}
+	k.wg.Wait()
+	k.reads.Wait()
+	return err
+}
+
+// suspect asks the driver to look at the topology again: by itself it does so
+// when redirected, but not when a node stops answering.
+func (k *keyspace) suspect() {
+	if k.cluster != nil {
+		k.cluster.ReloadState(k.ctx)
+	}
+}
+
+// locate learns a cluster's topology. Only the first time it takes a while.
+func (k *keyspace) locate(ctx context.Context) error {
+	if k.cluster == nil || k.located.Load() {
+		return nil
+	}
+	_, err := await(ctx, k.calls, nil, func(ctx context.Context) (*redis.Client, error) {
+		return k.cluster.MasterForKey(ctx, "")
+	})
+	if err == nil {
+		k.located.Store(true)
+	}
+	return err
+}
+
+// node is the server that has the key. The topology is known: it does not block.
+func (k *keyspace) node(ctx context.Context, key string) (*redis.Client, error) {
+	if k.cluster == nil {
+		return k.rdb.(*redis.Client), nil
+	}
+	return k.cluster.MasterForKey(ctx, key)
+}
+
+// create makes a session under a new ID. An attempt that may have been applied
+// is never repeated as such: it could arrive again after the session was deleted.
+// The next one takes another ID, and ends and bars the former, which nobody has.
+func (k *keyspace) create(ctx context.Context, tag string, n newSession) (sessionID, receipt, error) {
+	type result struct {
+		script.Reply
+		barred int
+	}
+	var ghosts []sessionID
+	var was doubt
+	for try := 0; ; try++ {
+		id, former := newID(tag), ghosts
+		r, unsure, err := once(ctx, k, func(ctx context.Context, sent *script.Sent) (r result, err error) {
+			for _, ghost := range former {
+				if _, err = script.Void(ctx, k.rdb, ghost.key(k.prefix), ghost.verifier(), voidTTL); err != nil {
+					return r, err
+				}
+				r.barred++
+			}
+			r.Reply, err = script.Create(ctx, k.rdb, sent, id.key(k.prefix), id.verifier(), k.format, n.idle, n.lifetime, n.fields)
+			return r, err
+		})
+		ghosts = ghosts[r.barred:]
+		switch {
+		case err == nil && r.Status == script.OK:
+			return id, receipt{now: r.Now, version: r.Version, touched: r.Touched}, nil
+		case err == nil: // the locator is taken: one in 2^66 for each session of the tag
+		case !retriable(err) || !k.pause(ctx, try):
+			return "", receipt{}, failure(ctx, was || unsure, err)
+		case bool(unsure):
+			was = true
+			ghosts = append(ghosts[:len(ghosts):len(ghosts)], id)
+		}
+	}
+}
+
+// voidTTL is how long, in ms, the place of a create that was given up is barred.
+const voidTTL = 60_000
+
+// read gives the hash of each session, in order; ErrNotFound where it lacks the
+// verifier of the ID.
+func (k *keyspace) read(ctx context.Context, ids []sessionID) []loaded {
+	result := make([]loaded, len(ids))
+	todo := make([]int, len(ids))
+	for i := range ids {
+		todo[i] = i
+	}
+	for try := 0; ; try++ {
+		k.readOnce(ctx, ids, todo, result)
+		again := todo[:0]
+		for _, i := range todo {
+			r := &result[i]
+			if r.err != nil && retriable(r.err) {
+				again = append(again, i)
+			} else if r.err != nil {
+				r.err = failure(ctx, false, r.err)
+			} else if _, ok := r.hash[ids[i].verifier()]; !ok {
+				r.err = ErrNotFound
+			}
+		}
+		if todo = again; len(todo) == 0 {
+			return result
+		}
+		if !k.pause(ctx, try) {
+			break
+		}
+	}
+	for _, i := range todo {
+		result[i].err = failure(ctx, false, result[i].err)
+	}
+	return result
+}
+
+// readOnce asks each node once, all of them at the same time, for the sessions
+// that todo lists.
+func (k *keyspace) readOnce(ctx context.Context, ids []sessionID, todo []int, result []loaded) {
+	err := cmp.Or(ctx.Err(), k.locate(ctx))
+	if err != nil {
+		for _, i := range todo {
+			result[i].err = cause(ctx, result[i].err, err)
+		}
+		return
+	}
+	group := reads.NewGroup(len(todo))
+	list := make([]*reads.Read, len(todo))
+	byNode := make(map[*redis.Client][]*reads.Read, 1)
+	for at, i := range todo {
+		r := &reads.Read{Key: ids[i].key(k.prefix)}
+		list[at] = r
+		if node, err := k.node(ctx, r.Key); err != nil {
+			group.Finish(r, nil, 0, err)
+		} else {
+			byNode[node] = append(byNode[node], r)
+		}
+	}
+	for node, some := range byNode {
+		if err := k.begin(); err != nil {
+			for _, r := range some {
+				group.Finish(r, nil, 0, err)
+			}
+			continue
+		}
+		k.reads.Submit(node, group, some...)
+		k.wg.Done()
+	}
+	select {
+	case <-group.Done():
+	case <-ctx.Done():
+		group.Abandon()
+	}
+	var moved sync.WaitGroup
+	for at, i := range todo {
+		hash, now, err, done := list[at].Result()
+		if !done {
+			err = ctx.Err()
+		}
+		err = k.misplaced(err)
+		result[i] = loaded{hash, now, cause(ctx, result[i].err, err)}
+		switch {
+		case err == nil:
+		case redirected(err):
+			moved.Go(func() { result[i] = k.readRedirected(ctx, list[at].Key) })
+		case !refused(err):
+			k.suspect()
+		}
+	}
+	moved.Wait()
+}
+
+// readRedirected reads a session whose slot is moving or has moved, by a command
+// that the driver can redirect.
+func (k *keyspace) readRedirected(ctx context.Context, key string) loaded {
+	r, err := await(ctx, k.calls, nil, func(ctx context.Context) (r loaded, err error) {
+		r.hash, r.now, err = script.Read(ctx, k.rdb, key)
+		return r, err
+	})
+	r.err = err
+	return r
+}
+
+func (k *keyspace) touch(ctx context.Context, id sessionID) (receipt, error) {
+	reply, _, err := retry(ctx, k, false, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
+		return script.Touch(ctx, k.rdb, sent, id.key(k.prefix), id.verifier())
+	})
+	return answer(reply, err)
+}
+
+// refresh touches sessions, each node's in one packet, and makes one attempt
+// only.
+func (k *keyspace) refresh(ctx context.Context, list []refreshed) []touched {
+	ids := make([]sessionID, len(list))
+	for i := range list {
+		ids[i] = list[i].id
+	}
+	result := make([]touched, len(ids))
+	located := k.locate(ctx)
+	byNode := make(map[*redis.Client][]int, 1)
+	for i, id := range ids {
+		if located != nil {
+			result[i].err = failure(ctx, false, located)
+		} else if node, err := k.node(ctx, id.key(k.prefix)); err != nil {
+			result[i].err = failure(ctx, false, err)
+		} else {
+			byNode[node] = append(byNode[node], i)
+		}
+	}
+	var wg sync.WaitGroup
+	for node, some := range byNode {
+		wg.Go(func() {
+			answers, err := await(ctx, k.calls, nil, func(ctx context.Context) ([]touched, error) {
+				return k.refreshNode(ctx, node, ids, some), nil
+			})
+			for at, i := range some {
+				if err != nil {
+					result[i].err = failure(ctx, true, err)
+				} else {
+					result[i] = answers[at]
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return result
+}
+
+func (k *keyspace) refreshNode(ctx context.Context, node *redis.Client, ids []sessionID, some []int) []touched {
+	var touches script.Touches
+	for _, i := range some {
+		touches.Add(ctx, ids[i].key(k.prefix), ids[i].verifier())
+	}
+	touches.Exec(ctx, node)
+	result := make([]touched, len(some))
+	for at, i := range some {
+		reply, err := touches.Reply(at)
+		if k.cluster != nil && redirected(err) {
+			reply, err = script.Touch(ctx, k.rdb, nil, ids[i].key(k.prefix), ids[i].verifier())
+		}
+		if err != nil {
+			err = failure(ctx, doubt(!refused(err)), err)
+		}
+		result[at].receipt, result[at].err = answer(reply, err)
+	}
+	return result
+}
+
+func (k *keyspace) save(ctx context.Context, id sessionID, w *write) (receipt, error) {
+	was := doubt(w.again)
+	for {
+		reply, unsure, err := retry(ctx, k, was, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
+			return script.Save(ctx, k.rdb, sent, id.key(k.prefix), id.verifier(), w.cas, w.change)
+		})
+		if was = unsure; err != nil {
+			return receipt{}, err
+		}
+		switch reply.Status {
+		case script.Conflict:
+			if was && reply.Version-w.change.Base > 8 {
+				return receipt{}, failure(ctx, true, errOvertaken)
+			}
+			return receipt{}, errChanged
+		case script.Stale:
+			if was {
+				return k.settle(ctx, id, w.change)
+			}
+			// Sent once and refused: surely not applied. Again, from here.
+			w.change.Base = reply.Version
+		default:
+			return answer(reply, nil)
+		}
+	}
+}
+
+var (
+	errChanged   = errors.New("another version") // for Update, which tries again
+	errOvertaken = errors.New("too many others have saved since to tell")
+)
+
+// settle tells by a look at the session whether a change that may have been
+// applied is in effect. It cannot be applied any more.
+func (k *keyspace) settle(ctx context.Context, id sessionID, change script.Change) (receipt, error) {
+	r := k.read(ctx, []sessionID{id})[0]
+	if errors.Is(r.err, ErrNotFound) {
+		return receipt{}, ErrNotFound
+	} else if r.err != nil {
+		return receipt{}, failure(ctx, true, r.err)
+	}
+	for i := 0; i < len(change.Set); i += 2 {
+		if data, ok := r.hash[change.Set[i]]; !ok || data != change.Set[i+1] {
+			return receipt{}, failure(ctx, true, errOvertaken)
+		}
+	}
+	for _, name := range change.Remove {
+		if _, ok := r.hash[name]; ok {
+			return receipt{}, failure(ctx, true, errOvertaken)
+		}
+	}
+	now, err := parseNumbers(r.hash)
+	return receipt{now: r.now, version: now.version, touched: now.touched}, err
+}
+
+func (k *keyspace) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
+	reply, _, err := retry(ctx, k, doubt(w.again), func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
+		return script.Rotate(ctx, k.rdb, sent, id.key(k.prefix), id.verifier(), next.verifier(), w.change)
+	})
+	return answer(reply, err)
+}
+
+func (k *keyspace) delete(ctx context.Context, id sessionID) error {
+	_, _, err := retry(ctx, k, false, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
+		return script.Delete(ctx, k.rdb, sent, id.key(k.prefix), id.verifier())
+	})
+	return err
+}
+
+func (k *keyspace) comparesAndSets() bool { return true }
+
+func (k *keyspace) ping(ctx context.Context) error {
+	_, err := await(ctx, k.calls, nil, func(ctx context.Context) (struct{}, error) {
+		if k.cluster == nil {
+			return struct{}{}, k.rdb.Ping(ctx).Err()
+		}
+		return struct{}{}, k.cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+			return node.Ping(ctx).Err()
+		})
+	})
+	if err != nil {
+		return failure(ctx, false, err)
+	}
+	return nil
+}
+
+// answer is what a script's reply means to the caller.
+func answer(r script.Reply, err error) (receipt, error) {
+	switch {
+	case err != nil:
+		return receipt{}, err
+	case r.Status == script.OK:
+		return receipt{now: r.Now, version: r.Version, touched: r.Touched}, nil
+	case r.Status == script.Newer:
+		return receipt{}, &DecodeError{reason: "its format is not known to this release"}
+	case r.Status == script.Corrupt:
+		return receipt{}, &DecodeError{reason: "its own records are missing or unreadable"}
+	}
+	return receipt{}, ErrNotFound
+}

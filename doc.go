@@ -1,0 +1,79 @@
+// Package redsession keeps an application's sessions in Redis, typed, so that a
+// user who moves between servers stays logged in and a logout holds everywhere.
+//
+// A [Client] stores each session as one Redis hash: a field of the struct is a
+// field of the hash. Saving writes only the fields that changed, so two requests
+// of one browser that change different fields both keep their change. It runs on
+// one Redis ([WithAddr]), on the master that Sentinel names ([WithSentinel]), on
+// Redis Cluster ([WithCluster]), and on independent nodes that do not know each
+// other ([WithRing]); Redis 7.0 or later.
+//
+//	client, err := redsession.New[Profile](redsession.WithAddr("localhost:6379"))
+//	defer client.Close()
+//
+//	s, err := client.Create(ctx, Profile{UserID: "1001"}) // login: s.ID() goes into the cookie
+//	s, err = client.Load(ctx, id)                         // each request
+//	s.Data.Cart.Add(item)
+//	err = client.Save(ctx, s)                             // only what changed
+//	err = client.Delete(ctx, id)                          // logout
+//
+// # What is promised
+//
+//   - A logout holds: no save, touch, rotation or late repetition brings a deleted
+//     session back.
+//   - Every session has a TTL at every instant. The idle timeout is refreshed by
+//     use, at most once per touch interval, and never past the lifetime.
+//   - Create, Load with no touch due, Save, Touch, Delete and Rotate are one round
+//     trip each, but on a ring with replicas. Loads of many goroutines share packets.
+//   - A write is applied once, also when its answer was lost and it was repeated.
+//     Where the outcome is not known the error is [ErrUnconfirmed], not "failed".
+//     [SafeToRetry] tells which errors surely had no effect.
+//   - Who can read the store cannot log in: it holds a digest of the ID, never the
+//     secret in it. The data itself is stored as it is.
+//   - A call returns when its context ends, whatever the servers do. Until then it
+//     waits out what passes by itself: a failover, a restart, a moving slot.
+//   - Nothing runs in the background that Close does not end.
+//
+// # What is not
+//
+// Redis replicates asynchronously: a master that dies right after it confirmed a
+// write may take that write along, a logout included. A session is not a
+// transaction: of one field the last save wins, and [Client.Update] is there for
+// compare-and-set. Who can write to the store is trusted.
+//
+// # The ring
+//
+// With [WithRing] the client itself decides where a session is, and keeps it on
+// several nodes ([WithReplicas], 3 by default). A write is confirmed by a majority
+// of a session's nodes, a load asks a majority, and every field carries a stamp: of
+// two copies the newer field wins. A deletion leaves a tombstone, which wins over
+// everything. A node that was restarted or emptied counts for nothing until a
+// client has repaired it, which happens by itself. So with 3 replicas any one node
+// may be killed, hang, be cut off, come back empty or with old data: no confirmed
+// write is lost, no logout undone. With two of a session's nodes away it is
+// [ErrUnavailable], never wrong.
+//
+// Each field is a register of its own; a load may see one field of a save that is
+// still under way and not another. Load with no touch due, Create and Save take one
+// round trip, Touch, Delete, and a Save whose touch is due, two, Rotate three. Session.Version grows
+// with each save but does not count them, and Update is refused: there is no copy
+// that decides. A Save that is repeated after ErrUnconfirmed may put its value over
+// one saved meanwhile, as a new save would. Of two rotations of one ID at the same
+// moment at most one succeeds, rarely none; then the user is logged out. While a
+// node is away a rotation may, rarely, stay [ErrUnconfirmed] until it is back.
+// Clocks: the nodes' must agree within 2 seconds, or those that differ do not
+// count; the clients' do not matter.
+//
+// # The ID
+//
+// An ID is a handle, a dot and a secret, 38 characters of [A-Za-z0-9_.-]. The
+// handle names the session for its whole life, opens nothing and is safe to log.
+// The secret is 128 bits from crypto/rand; a rotation replaces only it. The
+// handles of one principal's sessions begin with the same four characters, a
+// digest of the principal, so whoever sees a handle can test a guess of whose it is.
+//
+// # Tests
+//
+// Package sessiontest has an embedded server for the tests of those who use this
+// package.
+package redsession

@@ -1,0 +1,170 @@
+package redsession
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// The driver's own defaults let a request wait 20 seconds for a dead server and
+// may send a write twice. Here a dead server is noticed soon, and what to do
+// next is decided in retry.go, by what is safe for the call at hand.
+const (
+	dialTimeout    = 500 * time.Millisecond
+	ioTimeout      = 500 * time.Millisecond
+	poolTimeout    = time.Second
+	attemptTimeout = 2 * time.Second // pool, dial, handshake, write and read together
+	stateInterval  = 2 * time.Second // how old a cluster's topology may be
+)
+
+// connect makes the driver's client for the topology. It opens no connection.
+func connect(c *config, dial DialFunc) redis.UniversalClient {
+	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	switch c.topologies[0] {
+	case "WithCluster":
+		return redis.NewClusterClient(&redis.ClusterOptions{
+			Addrs: c.addrs, Username: c.username, Password: c.password, Dialer: dial,
+			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+			DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
+			ClusterStateReloadInterval: stateInterval, DisableRoutingPolicies: true,
+			DisableIdentity: true, MaintNotificationsConfig: quiet,
+		})
+	case "WithSentinel":
+		return redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName: c.master, SentinelAddrs: c.addrs, Username: c.username, Password: c.password, Dialer: dial,
+			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+			DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
+			DisableIdentity: true,
+		})
+	}
+	return redis.NewClient(&redis.Options{
+		Addr: c.addrs[0], Username: c.username, Password: c.password, Dialer: dial,
+		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
+		DisableIdentity: true, MaintNotificationsConfig: quiet, OnConnect: c.onConnect,
+	})
+}
+
+// dialer opens the driver's connections, by TLS if so configured. The driver may
+// dial in the background: Close ends that and waits for it too.
+type dialer struct {
+	calls *calls
+	dial  DialFunc
+	tls   *tls.Config
+}
+
+func newDialer(c *config, calls *calls) *dialer {
+	d := &dialer{calls: calls, dial: c.dialer, tls: c.tls}
+	if d.dial == nil {
+		d.dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
+	}
+	return d
+}
+
+func (d *dialer) open(ctx context.Context, network, addr string) (net.Conn, error) {
+	if err := d.calls.begin(); err != nil {
+		return nil, err
+	}
+	defer d.calls.wg.Done()
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	defer context.AfterFunc(d.calls.ctx, cancel)()
+	conn, err := d.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if d.tls == nil {
+		return steady(conn), nil
+	}
+	cfg := d.tls
+	if cfg.ServerName == "" && !cfg.InsecureSkipVerify {
+		cfg = cfg.Clone()
+		cfg.ServerName, _, _ = net.SplitHostPort(addr)
+	}
+	secure := tls.Client(conn, cfg)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return steady(secure), nil
+}
+
+// transient are the replies of a server that did nothing, and may do it later.
+var transient = []string{
+	"LOADING", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MASTERDOWN", "NOREPLICAS", "BUSY ",
+	"MOVED", "ASK", "ERR max number of clients", "max number of clients",
+}
+
+// refused tells whether err is the server's answer: the command had no effect.
+func refused(err error) bool {
+	var answer redis.Error
+	return errors.As(err, &answer)
+}
+
+// retriable tells whether another attempt may do better.
+func retriable(err error) bool {
+	if refused(err) {
+		for _, prefix := range transient {
+			if redis.HasErrorPrefix(err, prefix) {
+				return true
+			}
+		}
+		return false
+	}
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, new(*DecodeError)) || errors.As(err, new(*conflictError)) {
+		return false
+	}
+	return !errors.Is(err, redis.ErrClosed) && !errors.Is(err, errClosed) && !errors.Is(err, errOfCluster) &&
+		!errors.As(err, &certificate)
+}
+
+// errOfCluster: no waiting helps.
+var errOfCluster = errors.New("the server is a node of a Redis Cluster: use WithCluster")
+
+// misplaced replaces the redirection of a client that cannot follow it.
+func (k *keyspace) misplaced(err error) error {
+	if k.cluster == nil && redirected(err) {
+		return errOfCluster
+	}
+	return err
+}
+
+func redirected(err error) bool {
+	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
+}
+
+// plainError is what is left of an error that must not be unwrapped.
+type plainError string
+
+func (e plainError) Error() string { return string(e) }
+
+var errUnreadable = errors.New("the server's reply cannot be read")
+
+// sanitize removes from an error what could carry an ID or a value: a server
+// quotes the arguments of a command that it does not know, the driver the reply
+// that it cannot parse.
+func sanitize(err error) error {
+	if err == nil {
+		return nil
+	}
+	if refused(err) {
+		text, _, _ := strings.Cut(err.Error(), ", with args beginning with")
+		return plainError(text)
+	}
+	var network net.Error
+	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	if strings.Contains(err.Error(), "can't parse") {
+		return errUnreadable
+	}
+	return err
+}

@@ -1,0 +1,359 @@
+package redsession
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Option configures a [Client]. Options are checked together by [New].
+type Option func(*config)
+
+// DialFunc opens a connection to addr ("host:port").
+type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+type config struct {
+	topologies []string // names of the topology options in use: one is right
+	addrs      []string
+	master     string
+	rdb        redis.UniversalClient
+	nodes      []Node
+	replicas   int
+	ring       *HashRing // of nodes
+	onConnect  func(context.Context, *redis.Conn) error
+
+	tls                *tls.Config
+	username, password string
+	dialer             DialFunc
+
+	idle, lifetime time.Duration
+	touch          time.Duration
+	touchSet       bool
+	replicasSet    bool
+	prefix         string
+	codec          Codec
+	maxSize        int
+	timeout        time.Duration
+	clock          func() time.Time
+}
+
+const (
+	maxFields    = 4096
+	maxPrincipal = 256
+	// maxDuration keeps every deadline in milliseconds exact in a Lua number.
+	maxDuration = 100 * 365 * 24 * time.Hour
+)
+
+func defaults() config {
+	return config{
+		idle:     30 * time.Minute,
+		lifetime: 12 * time.Hour,
+		prefix:   "session",
+		replicas: 3,
+		codec:    MsgPack{},
+		maxSize:  1 << 20,
+		timeout:  5 * time.Second,
+		clock:    time.Now,
+	}
+}
+
+// Options makes one option of several; where two set the same thing the later
+// one holds.
+func Options(opts ...Option) Option {
+	return func(c *config) {
+		for _, opt := range opts {
+			opt(c)
+		}
+	}
+}
+
+// WithAddr keeps the sessions on one Redis server at addr ("host:port").
+//
+// Exactly one of WithAddr, WithCluster, WithSentinel, WithRing and WithRedis is
+// needed.
+func WithAddr(addr string) Option {
+	return func(c *config) { c.topology("WithAddr"); c.addrs = []string{addr} }
+}
+
+// WithCluster keeps the sessions on a Redis Cluster, found through any of addrs.
+func WithCluster(addrs ...string) Option {
+	return func(c *config) { c.topology("WithCluster"); c.addrs = addrs }
+}
+
+// WithSentinel keeps the sessions on the master that the Sentinels at addrs
+// name for master.
+func WithSentinel(master string, addrs ...string) Option {
+	return func(c *config) { c.topology("WithSentinel"); c.master, c.addrs = master, addrs }
+}
+
+// WithRedis uses a driver's client that the caller has made: a [*redis.Client]
+// (also one of redis.NewFailoverClient) or a [*redis.ClusterClient]. Close does
+// not close it. Timeouts and pool are then the caller's: a call still returns
+// when its context ends, and writes are still never repeated by the driver, but
+// how soon a dead server is noticed, and so how often a call can try again
+// within its deadline, is up to the client's own settings. It excludes WithTLS,
+// WithCredentials and WithDialer.
+func WithRedis(rdb redis.UniversalClient) Option {
+	return func(c *config) { c.topology("WithRedis"); c.rdb = rdb }
+}
+
+// WithRing keeps the sessions on independent Redis nodes, which do not know each
+// other: the client places each session on a consistent-hash ring ([HashRing]) and
+// keeps as many copies as WithReplicas says. All clients of a ring must be given
+// the same nodes (names, weights, zones; addresses may differ); one that is
+// configured otherwise is refused by the nodes that know better.
+//
+// A node that fails keeps its place: its sessions live on with their other copies,
+// and it is repaired when it returns. With 3 replicas one of a session's nodes may
+// be down, slow, cut off, or come back empty or with old data, without any loss;
+// with two of them away its sessions are [ErrUnavailable], never wrong.
+//
+// [Client.Update] needs one copy that decides, and is refused on a ring with
+// replicas.
+func WithRing(nodes ...Node) Option {
+	return func(c *config) { c.topology("WithRing"); c.nodes = slices.Clone(nodes) }
+}
+
+// WithReplicas sets on how many nodes of a ring each session is kept. A write is
+// confirmed by a majority of them, and a read asks a majority: 3 bear the loss of
+// one node, 5 that of two. With 2 a majority is both: that protects the data when
+// one node is lost, but while it is away its sessions cannot be used. With 1 there
+// are no copies: a node that is lost takes its sessions along.
+//
+// Default: 3, or as many as there are nodes.
+func WithReplicas(n int) Option { return func(c *config) { c.replicas = n; c.replicasSet = true } }
+
+// WithTLS connects by TLS with this configuration, to Sentinels too. Default:
+// plain TCP.
+func WithTLS(cfg *tls.Config) Option { return func(c *config) { c.tls = cfg } }
+
+// WithCredentials authenticates every connection to a Redis node as an ACL user;
+// an empty username means the server's default user. Sentinels are asked without.
+// Default: none.
+func WithCredentials(username, password string) Option {
+	return func(c *config) { c.username, c.password = username, password }
+}
+
+// WithDialer opens connections by dial instead of [net.Dialer]: for containers,
+// proxies and tunnels, to Sentinels too. It gets the addresses that the servers
+// announce.
+func WithDialer(dial DialFunc) Option { return func(c *config) { c.dialer = dial } }
+
+// WithIdleTimeout sets how long a session lives without being used, for
+// sessions created by this client; the session remembers it. Default: 30 minutes.
+func WithIdleTimeout(d time.Duration) Option { return func(c *config) { c.idle = d } }
+
+// WithLifetime sets how long a session lives at most, used or not, for sessions
+// created by this client. Default: 12 hours.
+func WithLifetime(d time.Duration) Option { return func(c *config) { c.lifetime = d } }
+
+// WithTouchInterval sets how often a session in use has its idle timeout
+// refreshed: at most once per interval, so that most loads write nothing. A
+// session may thus expire by up to one interval earlier than its idle timeout
+// after the last load. 0 refreshes at every load. It must be shorter than the
+// idle timeout; for a session with a shorter idle timeout of its own, half of that
+// counts instead when it is less. Default: 1/16 of the session's idle timeout.
+func WithTouchInterval(d time.Duration) Option {
+	return func(c *config) { c.touch, c.touchSet = d, true }
+}
+
+// WithPrefix sets what every key begins with, so that several applications can
+// share a server. It must not be empty or contain braces. Default: "session".
+func WithPrefix(prefix string) Option { return func(c *config) { c.prefix = prefix } }
+
+// WithCodec sets how fields become bytes. Default: [MsgPack].
+func WithCodec(codec Codec) Option { return func(c *config) { c.codec = codec } }
+
+// WithMaxSize bounds a session: the bytes of all its field names and encoded
+// values together, on writing ([ErrTooLarge]) and on reading ([*DecodeError]).
+// Default: 1 MiB.
+func WithMaxSize(bytes int) Option { return func(c *config) { c.maxSize = bytes } }
+
+// WithTimeout bounds calls whose context has no deadline. Default: 5 seconds.
+func WithTimeout(d time.Duration) Option { return func(c *config) { c.timeout = d } }
+
+// WithClock replaces the client's clock, which it uses to guess how much time
+// has passed for a session that it loaded earlier. Whether a session has expired
+// is decided by the server's clock. It must be safe for concurrent use. Default:
+// [time.Now].
+func WithClock(now func() time.Time) Option { return func(c *config) { c.clock = now } }
+
+func (c *config) topology(name string) {
+	for _, t := range c.topologies {
+		if t == name {
+			return
+		}
+	}
+	c.topologies = append(c.topologies, name)
+}
+
+func (c *config) validate() error {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("redsession: "+format, args...)
+	}
+	switch len(c.topologies) {
+	case 0:
+		return fail("no servers: use one of WithAddr, WithCluster, WithSentinel, WithRing and WithRedis")
+	case 1:
+	default:
+		return fail("%s exclude each other", strings.Join(c.topologies, " and "))
+	}
+	topology := c.topologies[0]
+	if c.replicasSet && topology != "WithRing" {
+		return fail("WithReplicas is for WithRing, not for %s", topology)
+	}
+	if topology == "WithRing" {
+		if err := c.validateRing(); err != nil {
+			return err
+		}
+	} else if topology == "WithRedis" {
+		if err := c.validateRedis(); err != nil {
+			return err
+		}
+	} else if len(c.addrs) == 0 {
+		return fail("%s needs an address", topology)
+	}
+	addrs := slices.Clone(c.addrs)
+	for _, n := range c.nodes {
+		addrs = append(addrs, n.Addr)
+	}
+	for _, addr := range addrs {
+		_, port, err := net.SplitHostPort(addr)
+		if _, notPort := strconv.ParseUint(port, 10, 16); err != nil || notPort != nil {
+			return fail("%s: address %q is not host:port", topology, addr)
+		}
+	}
+	if topology == "WithSentinel" && c.master == "" {
+		return fail("WithSentinel needs the name of the master")
+	}
+	if c.password == "" && c.username != "" {
+		return fail("WithCredentials needs a password")
+	}
+	for _, d := range []struct {
+		name string
+		d    time.Duration
+	}{{"WithIdleTimeout", c.idle}, {"WithLifetime", c.lifetime}, {"WithTimeout", c.timeout}} {
+		if err := checkDuration(d.name, d.d); err != nil {
+			return err
+		}
+	}
+	if c.touchSet && c.touch != 0 {
+		if err := checkDuration("WithTouchInterval", c.touch); err != nil {
+			return err
+		}
+		if c.touch >= c.idle {
+			return fail("WithTouchInterval (%v) must be shorter than WithIdleTimeout (%v)", c.touch, c.idle)
+		}
+	}
+	if c.prefix == "" || strings.ContainsAny(c.prefix, "{}") {
+		return fail("WithPrefix: %q is empty or contains a brace", c.prefix)
+	}
+	if c.codec == nil {
+		return fail("WithCodec: no codec")
+	}
+	if name := c.codec.Name(); !validCodecName(name) {
+		return fail("WithCodec: the codec's name %q is not 1 to 32 of a-z, 0-9, '.', '_' and '-'", name)
+	}
+	if c.maxSize <= 0 {
+		return fail("WithMaxSize: %d is not positive", c.maxSize)
+	}
+	if c.clock == nil {
+		return fail("WithClock: no clock")
+	}
+	return nil
+}
+
+func (c *config) validateRing() error {
+	var err error
+	if c.ring, err = NewHashRing(c.nodes, c.replicas); err != nil {
+		return err
+	}
+	seen := map[string]string{}
+	for _, n := range c.nodes {
+		if other, dup := seen[n.Addr]; dup {
+			return fmt.Errorf("redsession: WithRing: nodes %q and %q have the same address", other, n.Name)
+		}
+		seen[n.Addr] = n.Name
+	}
+	return nil
+}
+
+func (c *config) validateRedis() error {
+	switch c.rdb.(type) {
+	case *redis.Client, *redis.ClusterClient:
+		if reflect.ValueOf(c.rdb).IsNil() {
+			return errors.New("redsession: WithRedis: the client is nil")
+		}
+	default:
+		return fmt.Errorf("redsession: WithRedis: %T is neither a *redis.Client nor a *redis.ClusterClient", c.rdb)
+	}
+	for name, set := range map[string]bool{
+		"WithTLS": c.tls != nil, "WithCredentials": c.username+c.password != "", "WithDialer": c.dialer != nil,
+	} {
+		if set {
+			return fmt.Errorf("redsession: WithRedis and %s exclude each other: set it on the client", name)
+		}
+	}
+	return nil
+}
+
+func checkDuration(name string, d time.Duration) error {
+	if d < time.Millisecond || d > maxDuration {
+		return fmt.Errorf("redsession: %s: %v is not between 1ms and 100 years", name, d)
+	}
+	return nil
+}
+
+func validCodecName(name string) bool {
+	if len(name) < 1 || len(name) > 32 {
+		return false
+	}
+	for _, r := range name {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// touchInterval is how long after a touch the next one is due, in milliseconds,
+// for a session with this idle timeout.
+func (c *config) touchInterval(idle int64) int64 {
+	switch touch := c.touch.Milliseconds(); {
+	case !c.touchSet:
+		return idle / 16
+	case idle >= c.idle.Milliseconds():
+		return touch
+	default:
+		return min(touch, idle/2)
+	}
+}
+
+// CreateOption sets something of one new session.
+type CreateOption func(*createConfig)
+
+type createConfig struct {
+	principal      string
+	idle, lifetime time.Duration
+}
+
+// Principal says whose session this is, for a T that has no principal field (a
+// map, say). At most 256 bytes; empty means anonymous. Default: the principal
+// field of the data, else anonymous.
+func Principal(p string) CreateOption { return func(c *createConfig) { c.principal = p } }
+
+// Idle sets the session's own idle timeout. Default: WithIdleTimeout.
+func Idle(d time.Duration) CreateOption { return func(c *createConfig) { c.idle = d } }
+
+// Lifetime sets the session's own lifetime ("remember me"). Default:
+// WithLifetime.
+func Lifetime(d time.Duration) CreateOption { return func(c *createConfig) { c.lifetime = d } }
