@@ -58,3 +58,15 @@ func (c *steadyConn) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// unmade is a connection that could not be made: every use of it says why.
+type unmade struct{ err error }
+
+func (u *unmade) Read([]byte) (int, error)         { return 0, u.err }
+func (u *unmade) Write([]byte) (int, error)        { return 0, u.err }
+func (u *unmade) Close() error                     { return nil }
+func (u *unmade) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (u *unmade) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (u *unmade) SetDeadline(time.Time) error      { return nil }
+func (u *unmade) SetReadDeadline(time.Time) error  { return nil }
+func (u *unmade) SetWriteDeadline(time.Time) error { return nil }

@@ -68,11 +68,22 @@ func newDialer(c *config, calls *calls) *dialer {
 	return d
 }
 
+// open gives a connection. One that could not be made is given as such: the
+// driver counts failures to dial, and after some of them it answers by the last one
+// without a try, until a second or so after the server is back.
 func (d *dialer) open(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err := d.calls.begin(); err != nil {
 		return nil, err
 	}
 	defer d.calls.wg.Done()
+	conn, err := d.connect(ctx, network, addr)
+	if err != nil {
+		return &unmade{err: err}, nil
+	}
+	return conn, nil
+}
+
+func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	defer context.AfterFunc(d.calls.ctx, cancel)()

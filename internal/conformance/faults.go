@@ -262,11 +262,11 @@ var faults = []promise{
 		t.is(results[0].Err, redsession.ErrUnavailable)
 		t.gone(results[1].Err)
 		t.is(results[2].Err, redsession.ErrUnavailable)
+		equal(t, "keys", len(t.keys()), len(uses))
 		t.heal(c)
 		for i, use := range uses {
 			t.ok(use.call(c, sessions[i]))
 		}
-		equal(t, "keys", len(t.keys()), len(uses))
 	}},
 	{name: "a call waits for servers that come back", run: func(t *test) {
 		c := open[profile](t)
