@@ -179,6 +179,16 @@ func (r *replica) valid(verifier string) bool {
 	return known && !cell.retired()
 }
 
+// opens tells whether any ID does.
+func (r *replica) opens() bool {
+	for verifier := range r.ids {
+		if r.valid(verifier) {
+			return true
+		}
+	}
+	return false
+}
+
 // newest is the greatest stamp in it.
 func (r *replica) newest() (stamp int64) {
 	for _, cell := range r.fields {

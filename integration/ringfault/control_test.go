@@ -38,21 +38,21 @@ var table = []control{
 	}, "-faults 10 -nodes 3 -kinds cut,flush -profile logins"},
 
 	{"what a load has found is written back", []edit{
-		{"replication.go",
+		{"lookup.go",
 			`t := r.join(ctx, &l.spot, v.m, "")` + "\n\tswitch {",
 			"if l != nil {\n\t\tl.finish(v.m, v.now)\n\t\treturn false\n\t}\n\t" + `t := r.join(ctx, &l.spot, v.m, "")` + "\n\tswitch {"},
 	}, "-faults 6 -kinds pause,cut -profile saves -jitter 60ms"},
 
 	{"an ID that was let go does nothing any more", []edit{
-		{"internal/script/guard.lua", "if retired then return reply(RETIRED) end", ""},
+		{"internal/script/guard.lua", "if retired then return reply(RETIRED, r[6] and greater(r[6], ARGV[6]) and 1 or 0) end", ""},
 	}, "-faults 4 -kinds pause,cut -profile rotations"},
 
 	{"a load asks a majority", []edit{
-		{"replication.go",
+		{"lookup.go",
 			"near := r.question(list, func(l *lookup) int { return l.spot.majority() })",
 			"near := r.question(list, func(l *lookup) int { return 1 })"},
-		{"replication.go", "\t\tif v.witnesses >= l.spot.majority() {\n\t\t\tswitch {", "\t\tif v.witnesses >= 1 {\n\t\t\tswitch {"},
-		{"replication.go", "v.agree >= l.spot.majority()", "v.agree >= 1"},
+		{"lookup.go", "\t\tif v.witnesses >= l.spot.majority() {\n\t\t\tswitch {", "\t\tif v.witnesses >= 1 {\n\t\t\tswitch {"},
+		{"lookup.go", "v.agree >= l.spot.majority()", "v.agree >= 1"},
 	}, "-faults 4 -kinds pause,cut -profile even"},
 }
 

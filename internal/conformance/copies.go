@@ -192,8 +192,8 @@ var copies = []promise{
 			{"Save", all, change, func() { c.save(s) }},
 			{"Save with no change", 0, nil, func() { c.save(s) }},
 			{"Touch", most + all, nil, func() { t.ok(c.Touch(s.ID())) }},
-			{"Rotate", most + 2*all, nil, func() { c.rotate(s) }},
-			{"Rotate with a change", most + 2*all, change, func() { c.rotate(s) }},
+			{"Rotate", 2 * all, nil, func() { c.rotate(s) }},
+			{"Rotate with a change", 2 * all, change, func() { c.rotate(s) }},
 			{"Delete", most + all, fresh, func() { c.delete(s.ID()) }},
 			{"Delete of what is gone", most, nil, func() { c.delete(s.ID()) }},
 		} {
@@ -273,6 +273,41 @@ var copies = []promise{
 			if verifiers > 2 || votes > 2 {
 				t.Errorf("%d verifiers and %d votes", verifiers, votes)
 			}
+		}
+	}},
+	{name: "of rotations that split the votes one wins", many: true, three: true, run: func(t *test) {
+		c := open[profile](t)
+		owners := t.owned(c)
+		var rivals []*client[profile] // each of which reaches another owner first
+		for n := range owners {
+			rivals = append(rivals, open[profile](t, redsession.WithDialer(t.wire.first(owners[n]))))
+		}
+		for round := range 6 {
+			s := t.full(c, someone())
+			running := rivals
+			if round%2 == 1 { // with one that does not vote
+				t.wire.aim(owners[len(owners)-1])
+				t.wire.cut()
+				running = rivals[:len(rivals)-1]
+			}
+			sessions, errs := make([]*session, len(running)), make([]error, len(running))
+			for n, rival := range running {
+				sessions[n] = rival.load(s.ID())
+			}
+			t.together(len(running), func(n int) { errs[n] = running[n].Rotate(sessions[n]) })
+			won := 0
+			for n, err := range errs {
+				if err == nil {
+					won++
+					c.load(sessions[n].ID())
+				} else {
+					t.gone(err)
+				}
+			}
+			equal(t, "rotations that won", won, 1)
+			_, err := c.Load(s.ID())
+			t.gone(err)
+			t.heal(c)
 		}
 	}},
 	{name: "a lost answer is made up for", many: true, run: func(t *test) {

@@ -135,6 +135,25 @@ func (w *wire) open(ctx context.Context, network, addr string) (net.Conn, error)
 	return c, nil
 }
 
+// first is a dialer by which one server hears everything before the others do.
+func (w *wire) first(addr string) redsession.DialFunc {
+	return func(ctx context.Context, network, to string) (net.Conn, error) {
+		c, err := w.open(ctx, network, to)
+		if err != nil || to == addr {
+			return c, err
+		}
+		return &lateConn{c}, nil
+	}
+}
+
+// lateConn sends everything a moment later.
+type lateConn struct{ net.Conn }
+
+func (c *lateConn) Write(p []byte) (int, error) {
+	time.Sleep(10 * time.Millisecond)
+	return c.Conn.Write(p)
+}
+
 type conn struct {
 	net.Conn
 	wire *wire

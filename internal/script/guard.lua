@@ -1,8 +1,9 @@
 -- KEYS: session, the node's mark
--- ARGV: verifier, what ('save', 'touch' or 'retire'), when the last load asked, stamp, greatest stamp known,
--- of a rotation the next verifier, of a save {field, '1' or '' if removed, value} ...
+-- ARGV: verifier, what ('save', 'touch', 'retire' or 'release'), when the last load asked, stamp, greatest stamp
+-- known, of a rotation the next verifier, of a save {field, '1' or '' if removed, value} ...
 -- A write that needs a live session and a valid ID. A node that knows neither
--- says MISSING: its copy is behind, or the ID is dead.
+-- says MISSING: its copy is behind, or the ID is dead. The stamp of RETIRED is 1 if
+-- this node has voted for a greater verifier.
 local what, asked, stamp = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local vote = '@r:' .. string.sub(ARGV[1], 4)
 local r = redis.call('HMGET', key, '@f', '@t', '@i', '@d', ARGV[1], vote)
@@ -12,8 +13,26 @@ if string.sub(r[1], 1, 2) ~= '1:' then return reply(NEWER) end
 local t, i, d = number(r[2]), number(r[3]), number(r[4])
 local valid, retired = verifier(r[5])
 if not (t and i and d) then return reply(CORRUPT) end
-if what == 'retire' and retired and r[6] == ARGV[6] then return reply(OK) end -- a repeat
-if retired then return reply(RETIRED) end
+if what == 'release' then
+	if r[6] == ARGV[6] then redis.call('HSET', key, vote, '') end -- free again
+	return reply(OK)
+end
+
+-- What a rotation adds must be newer than everything there.
+local function newest()
+	local most, flat = 0, redis.call('HGETALL', key)
+	for n = 1, #flat, 2 do
+		local kind = string.sub(flat[n], 1, 3)
+		if kind == '@s:' or kind == '@a:' then most = math.max(most, verifier(flat[n + 1]) or 0) end
+	end
+	return most
+end
+
+if what == 'retire' and retired and (r[6] == ARGV[6] or r[6] == '') then -- a repeat, or the vote was given back
+	if r[6] == '' then redis.call('HSET', key, vote, ARGV[6]) end
+	return reply(OK, newest())
+end
+if retired then return reply(RETIRED, r[6] and greater(r[6], ARGV[6]) and 1 or 0) end
 if not valid or now >= math.min(t + i, d) then return reply(MISSING) end
 
 local set, remove = {}, {}
@@ -45,4 +64,4 @@ set[#set + 1] = digits(touched)
 in_chunks('HSET', set)
 in_chunks('HDEL', remove)
 redis.call('PEXPIREAT', key, digits(ends(touched, i, d)))
-return reply(OK)
+return reply(OK, what == 'retire' and newest() or 0)

@@ -2,7 +2,8 @@
 -- ARGV: verifier of a session that is created or '', greatest stamp sent, @f, @c, @d, @i, @t, @l, the number of
 -- verifiers, {verifier, cell} ..., {field, stamp, '1' or '' if removed, value} ...
 -- Joins a copy to that of this node. The stamp of the reply is 1 if this one
--- had anything that the other lacks.
+-- had anything that the other lacks. Without @f it is a part of a copy, which a node
+-- that has none does not take.
 local created = ARGV[1]
 
 -- Whether this node remembers all that it has acknowledged: then an ID that it
@@ -25,8 +26,12 @@ if created ~= '' then
 end
 if exists and string.sub(own['@f'] or '', 1, 2) ~= '1:' then return reply(NEWER) end
 
+local part = ARGV[3] == ''
+if part and not exists then return reply(MISSING) end
+
 local newer, set, remove, met = 0, {}, {}, {}
 local d, i, sent = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if part then d, i = number(own['@d']) or 0, number(own['@i']) or 0 end
 local t = math.min(sent, now + MARGIN)
 if exists then
 	local mine = number(own['@t'])

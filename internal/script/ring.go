@@ -28,8 +28,11 @@ type CopyReply struct {
 	Verdict Verdict
 	Now     int64  // the node's time, ms
 	Token   string // of the node's mark
-	Stamp   int64  // of CopyHigher: the greatest one met
+	Stamp   int64  // of CopyHigher, and of Retire: the greatest one met
 	Newer   bool   // of a join: the node had what was not in the copy sent
+	// Of CopyRetired: the node has voted for another rotation, to the verifier
+	// that is the greater one.
+	Outranked bool
 }
 
 // Cell is one field of a copy.
@@ -39,8 +42,8 @@ type Cell struct {
 	Removed     bool
 }
 
-// Copy is a session, or a part of it, to be joined to a node's copy. Times are
-// in ms.
+// Copy is a session to be joined to a node's copy, or, without a Format, a part
+// of one: CopyMissing says that there is no copy. Times are in ms.
 type Copy struct {
 	Format                           string
 	Created, Deadline, Idle, Touched int64
@@ -52,18 +55,19 @@ type Copy struct {
 // Guarded is a write that needs a live session and a valid ID.
 type Guarded struct {
 	Verifier string
-	What     string // Save, Touch or Retire
-	Asked    int64  // when the last load asked, ms
+	What     string
+	Asked    int64 // when the last load asked, ms
 	Stamp    int64
 	Base     int64  // the greatest stamp that its writer knows
-	Next     string // Retire: the verifier to come
-	Fields   []Cell // Save
+	Next     string // Retire, Release: the verifier to come
+	Fields   []Cell // SaveFields
 }
 
 const (
 	SaveFields = "save"
 	TouchOnly  = "touch"
 	Retire     = "retire"
+	Release    = "release" // gives the votes for Next back
 )
 
 var (
@@ -125,7 +129,11 @@ func present(f Cell) string {
 
 // Guard makes a guarded write.
 func Guard(ctx context.Context, c Caller, sent *Sent, keys Keys, g *Guarded) (CopyReply, error) {
-	return parseCopy(guardScript.call(ctx, c, sent, []string{keys.Session, keys.Mark}, g.args()))
+	r, err := parseCopy(guardScript.call(ctx, c, sent, []string{keys.Session, keys.Mark}, g.args()))
+	if r.Verdict == CopyRetired {
+		r.Outranked, r.Stamp = r.Stamp != 0, 0
+	}
+	return r, err
 }
 
 func (g *Guarded) args() []any {

@@ -1,0 +1,193 @@
+package redsession
+
+import (
+	"context"
+	"maps"
+
+	"github.com/redsession/redsession/internal/script"
+)
+
+// rotation is a session on its way to a new ID. The old one is let go first, for
+// which each node has one vote, and who has a majority of the votes adds the new
+// one. In a single step a node that missed a rotation would let the dead ID give
+// birth to another one.
+type rotation struct {
+	*ring
+	spot     spot
+	id, next sessionID
+	w        *write
+	retire   script.Guarded
+	newest   int64 // the greatest stamp that was met
+	was      doubt // somebody may have voted for it
+}
+
+func (r *ring) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
+	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, was: doubt(w.again)}
+	ro.retire = script.Guarded{Verifier: id.verifier(), What: script.Retire, Next: next.verifier(), Base: w.change.Base}
+	if !w.again && !w.due {
+		if rc, done := ro.atOnce(ctx); done {
+			return rc, nil
+		}
+	}
+	return ro.patiently(ctx)
+}
+
+// atOnce makes one attempt at each step. That is all if a majority of the owners
+// has a copy and nobody else rotates.
+func (ro *rotation) atOnce(ctx context.Context) (receipt, bool) {
+	if ro.gather(ctx, &ro.spot) != nil {
+		return receipt{}, false
+	}
+	if t := ro.vote(ctx); !ro.won(&t) {
+		return receipt{}, false
+	}
+	m := &replica{} // a part, which nobody takes who has no copy
+	stamp := ro.grow(ctx, m)
+	t := ro.join(ctx, &ro.spot, m, "")
+	return receipt{now: t.now, version: stamp, touched: ro.w.touched}, t.acks >= ro.spot.majority()
+}
+
+// grow gives m the new ID, and the change that goes along.
+func (ro *rotation) grow(ctx context.Context, m *replica) (stamp int64) {
+	stamp = ro.stamp(ctx, max(ro.retire.Stamp, ro.retire.Base, ro.newest))
+	m.low = stamp // every other ID is dead
+	m.ids = map[string]idCell{ro.next.verifier(): {stamp: stamp}}
+	if m.fields = maps.Clone(m.fields); m.fields == nil {
+		m.fields = map[string]script.Cell{}
+	}
+	for _, cell := range cells(ro.w.change) {
+		cell.Stamp = stamp
+		m.fields[cell.Name] = cell
+	}
+	return stamp
+}
+
+// patiently begins with a load, and goes on until the rotation is decided.
+func (ro *rotation) patiently(ctx context.Context) (receipt, error) {
+	old, next := ro.id.verifier(), ro.next.verifier()
+	l := &lookup{id: ro.id, spot: ro.spot, always: true, loose: bool(ro.was)}
+	ro.load(ctx, []*lookup{l})
+	switch {
+	case l.err != nil && bool(ro.was):
+		return receipt{}, failure(ctx, true, errSilent)
+	case l.err != nil:
+		return receipt{}, l.err
+	case l.m == nil || l.now >= l.m.expires():
+		return receipt{}, ErrNotFound
+	case l.m.valid(next): // an earlier attempt has done it, perhaps not everywhere
+		return ro.finish(ctx, l.m, l.now)
+	case !l.m.valid(old) && !(bool(ro.was) && l.m.knows(ro.id)):
+		return receipt{}, ErrNotFound
+	}
+	ro.retire.Asked, ro.retire.Base = l.now, max(ro.retire.Base, l.m.newest())
+	if err := ro.elect(ctx, l.m); err != nil {
+		return receipt{}, err
+	}
+	grown := *l.m
+	grown.touched = max(grown.touched, l.now)
+	ro.grow(ctx, &grown)
+	return ro.finish(ctx, &grown, l.now)
+}
+
+// finish brings the session with its new ID to a majority.
+func (ro *rotation) finish(ctx context.Context, m *replica, asked int64) (receipt, error) {
+	for try := 0; ; try++ {
+		t := ro.join(ctx, &ro.spot, m, "")
+		if t.acks >= ro.spot.majority() {
+			return receipt{now: max(t.now, asked), version: m.newest(), touched: m.touched}, nil
+		}
+		if !t.retriable(&ro.spot) || !ro.pause(ctx, try) {
+			return receipt{}, failure(ctx, true, ro.because(&ro.spot, &t))
+		}
+	}
+}
+
+// vote asks all owners to let the old ID go for this rotation.
+func (ro *rotation) vote(ctx context.Context) tally {
+	if ro.retire.Stamp == 0 {
+		ro.retire.Stamp = ro.stamp(ctx, ro.retire.Base)
+	}
+	t := ro.guard(ctx, &ro.spot, &ro.retire, ro.won)
+	ro.was = ro.was || t.unsure
+	ro.newest = max(ro.newest, t.stamp)
+	return t
+}
+
+func (ro *rotation) won(t *tally) bool {
+	return t.acks >= ro.spot.majority() && t.met[script.CopyGone] == 0
+}
+
+// beaten tells whether so many have let the ID go for others that no majority is
+// left.
+func (ro *rotation) beaten(t *tally) bool {
+	return t.met[script.CopyRetired] > len(ro.spot.owners)-ro.spot.majority()
+}
+
+// patience is for how many attempts a rotation that has met another one waits for
+// votes before it leaves that one its own.
+const patience = 3
+
+// elect gathers votes until the rotation has won or cannot win any more. A load
+// on the way would find its own half-done work, and spread that to nodes that have
+// not voted: what a node lacks is given to it as it was before.
+func (ro *rotation) elect(ctx context.Context, m *replica) error {
+	before := *m
+	before.ids = map[string]idCell{ro.id.verifier(): {stamp: max(m.created<<11, m.low)}} // it was valid once
+	behind, rivals := 0, false
+	for try := 0; ; try++ {
+		if err := ro.gather(ctx, &ro.spot); err != nil {
+			return failure(ctx, ro.was, err)
+		}
+		t := ro.vote(ctx)
+		rivals = rivals || t.met[script.CopyRetired] > 0
+		yields := t.outranked && try >= patience
+		switch {
+		case ro.won(&t):
+			return nil
+		case t.met[script.CopyAhead] > 0:
+			ro.retire.Stamp = 0
+			ro.spot.lookSoon()
+		case t.met[script.CopyGone] == 0 && !ro.beaten(&t) && !yields && t.now < m.expires() && behind < 3:
+			if t.met[script.CopyMissing] > 0 {
+				behind++
+				ro.join(ctx, &ro.spot, &before, "")
+			}
+		case t.met[script.CopyGone] > 0 || t.met[script.CopyRetired] > 0 || t.met[script.CopyMissing] > 0:
+			if over, err := ro.lost(ctx, yields, rivals); over {
+				return err
+			}
+		}
+		if !t.retriable(&ro.spot) || !ro.pause(ctx, try) {
+			return failure(ctx, ro.was, ro.because(&ro.spot, &t))
+		}
+	}
+}
+
+// lost settles, by a load, whether the rotation is over. Of those that split the
+// votes the lesser yields to the greater one: it gives its votes back, and will
+// never count them again.
+func (ro *rotation) lost(ctx context.Context, yields, rivals bool) (over bool, err error) {
+	l := ro.find(ctx, ro.id, &ro.spot, false)
+	switch {
+	case l.err != nil && bool(ro.was):
+		return true, failure(ctx, true, errSilent)
+	case l.err != nil:
+		return true, l.err
+	case l.m == nil && rivals && !yields && bool(ro.was): // one may have yielded to this one
+		return true, failure(ctx, true, errSilent)
+	case l.m == nil:
+		return true, ErrNotFound
+	case l.m.valid(ro.id.verifier()):
+		ro.retire.Base = max(ro.retire.Base, l.m.newest())
+		ro.join(ctx, &ro.spot, l.m, "") // for the copies that are behind
+		return false, nil
+	case yields:
+		release := ro.retire
+		release.What = script.Release
+		ro.guard(ctx, &ro.spot, &release, func(t *tally) bool { return t.acks >= ro.spot.majority() })
+		return true, ErrNotFound
+	case l.m.opens() || !bool(ro.was):
+		return true, ErrNotFound
+	}
+	return false, nil // who has won, if anybody, has not added the new ID yet
+}
