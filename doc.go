@@ -55,12 +55,12 @@
 //
 // Each field is a register of its own; a load may see one field of a save that is
 // still under way and not another. Load with no touch due, Create and Save take one
-// round trip, Touch, Delete, and a Save whose touch is due, two, Rotate three. Session.Version grows
-// with each save but does not count them, and Update is refused: there is no copy
-// that decides. A Save that is repeated after ErrUnconfirmed may put its value over
-// one saved meanwhile, as a new save would. Of two rotations of one ID at the same
-// moment at most one succeeds, rarely none; then the user is logged out. While a
-// node is away a rotation may, rarely, stay [ErrUnconfirmed] until it is back.
+// round trip, Touch, Delete and Rotate two, and a Save or Rotate whose touch is due
+// one more. Session.Version grows with each save but does not count them, and
+// Update is refused: there is no copy that decides. A Save that is repeated after
+// ErrUnconfirmed may put its value over one saved meanwhile, as a new save would. Of
+// several rotations of one ID at the same moment one succeeds, unless a client dies
+// at it; then the user may be logged out.
 // Clocks: the nodes' must agree within 2 seconds, or those that differ do not
 // count; the clients' do not matter.
 //

@@ -77,10 +77,10 @@ func (d *dialer) open(ctx context.Context, network, addr string) (net.Conn, erro
 	}
 	defer d.calls.wg.Done()
 	conn, err := d.connect(ctx, network, addr)
-	if err != nil {
-		return &unmade{err: err}, nil
+	if err != nil && retriable(err) {
+		return &unmade{err}, nil
 	}
-	return conn, nil
+	return conn, err
 }
 
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -13,7 +13,7 @@ import (
 )
 
 // ringOf starts a ring of n nodes with 3 replicas, and a client of it.
-func ringOf(t *testing.T, n int) (*harness.Env, *redsession.HashRing, client[account]) {
+func ringOf(t testing.TB, n int) (*harness.Env, *redsession.HashRing, client[account]) {
 	t.Helper()
 	env := harness.StartNodes(t, n)
 	var nodes []redsession.Node
@@ -28,7 +28,7 @@ func ringOf(t *testing.T, n int) (*harness.Env, *redsession.HashRing, client[acc
 }
 
 // filled makes sessions, many at once.
-func filled(t *testing.T, c client[account], n int) []string {
+func filled(t testing.TB, c client[account], n int) []string {
 	t.Helper()
 	ids := make([]string, n)
 	var wg sync.WaitGroup
@@ -52,7 +52,7 @@ func filled(t *testing.T, c client[account], n int) []string {
 }
 
 // completed waits until the node has been repaired.
-func completed(t *testing.T, n *harness.Node) {
+func completed(t testing.TB, n *harness.Node) {
 	t.Helper()
 	eventually(t, time.Minute, func() error {
 		token, err := n.Client().HGet(t.Context(), "session:@mark", "token").Result()
@@ -64,7 +64,7 @@ func completed(t *testing.T, n *harness.Node) {
 }
 
 // copiesOf counts the sessions on a node.
-func copiesOf(t *testing.T, n *harness.Node) int {
+func copiesOf(t testing.TB, n *harness.Node) int {
 	t.Helper()
 	keys, err := n.Client().Keys(t.Context(), "session:{*").Result()
 	ok(t, err)

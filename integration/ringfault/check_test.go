@@ -18,13 +18,12 @@ const (
 	undone      = "a logout is undone"
 	resurrected = "an ID that was rotated away is alive"
 	vanished    = "a session has vanished"
-	loggedOut   = "a rotation that nobody disturbed has logged its user out"
 	wrong       = "a load has found what nobody wrote"
 	fieldOrder  = "no order of the calls explains a field"
 	idOrder     = "no order of the calls explains an ID"
 )
 
-var wrongs = []string{lostWrite, staleRead, undone, resurrected, vanished, loggedOut, wrong, fieldOrder, idOrder}
+var wrongs = []string{lostWrite, staleRead, undone, resurrected, vanished, wrong, fieldOrder, idOrder}
 
 // violation is one thing that is wrong, with the part of the history that says so.
 type violation struct {
@@ -71,9 +70,8 @@ func (v *verdict) count(what string) (n int) {
 type checker struct {
 	// replicated allows what the protocol of the ring leaves open: a save that
 	// met a newer one and was repeated inside the call counts as two writes of
-	// the same value, one that found nothing may have been seen before the
-	// deletion or rotation, and of two rotations of one ID at the same time none
-	// may come through, which ends the session.
+	// the same value, and one that found nothing may have been seen before the
+	// deletion or rotation.
 	replicated bool
 	patience   time.Duration // with one part; 0 means 20 s
 }
@@ -164,14 +162,9 @@ func (c checker) plain(ops []*op) (found []violation) {
 				if p == o || p.call > o.ret || p.outcome == failed {
 					return false
 				}
-				// On the ring a rotation that found none may have ended the ID itself.
-				return p.kind == remove || p.kind == rotate && p.id == o.id && (p.outcome != absent || c.replicated)
+				return p.kind == remove || p.kind == rotate && p.id == o.id && p.outcome != absent
 			})
-			switch {
-			case excused:
-			case c.replicated && o.kind == rotate:
-				complain(loggedOut, o, ofID)
-			default:
+			if !excused {
 				complain(vanished, o, ofID)
 			}
 		}
@@ -364,8 +357,6 @@ func (c checker) id(v *verdict, ops []*op, id int) {
 				add(o, ends, o.ret)
 			case o.kind == rotate && o.outcome == unknown:
 				add(o, kills, forever)
-			case o.kind == rotate && c.replicated: // whether it may have is a plain question
-				add(o, kills, o.ret)
 			case o.outcome == done:
 				add(o, findsIt, o.ret)
 			case o.outcome == absent:

@@ -36,6 +36,10 @@ var (
 
 func TestMain(m *testing.M) {
 	logging.Disable() // the driver's
+	flag.Parse()
+	if !*controls { // they take some minutes
+		flag.Set("test.skip", "^TestWithoutOneOfItsRulesItIsFoundOut$")
+	}
 	os.Exit(m.Run())
 }
 
@@ -198,16 +202,7 @@ func strike(t *testing.T, top topology, n int, seed uint64, kinds []string, mixe
 	if top.replicated {
 		for _, k := range kindsOfCalls {
 			c := w.tally[k]
-			bad := c.outcomes[unknown] + c.outcomes[failed]
-			if k == rotate && c.outcomes[unknown] > 0 {
-				// While a node is away the votes of the others may be split, or
-				// gone to it: such a rotation stays undecided until it is back.
-				t.Logf("%d of %d rotations were undecided when their time was up", c.outcomes[unknown], c.calls)
-				if c.outcomes[unknown] <= 1+c.calls/100 {
-					bad = c.outcomes[failed]
-				}
-			}
-			if bad > 0 {
+			if bad := c.outcomes[unknown] + c.outcomes[failed]; bad > 0 {
 				t.Errorf("%d of %d calls of %s failed, the first: %v", bad, c.calls, k, c.err)
 			}
 		}
