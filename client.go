@@ -73,6 +73,7 @@ type (
 
 		touched int64 // the session's last touch as far as it is known, ms
 		due     bool  // the next one is due
+		stamp   int64 // of a rotation on a ring: the new ID's, once it has one
 	}
 )
 

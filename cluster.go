@@ -25,15 +25,20 @@ type keyspace struct {
 	located atomic.Bool // the cluster's topology is known: asking for a node does not block
 	prefix  string
 	format  string
+
+	durability *durability // of every write, if it is set
+	failsOver  bool        // a replica may take a master's place
+	alone      sync.Map    // addresses of masters that had no replica
 }
 
 func newKeyspace(c *config) *keyspace {
-	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: formatRecord(c.codec)}
+	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: formatRecord(c.codec), durability: c.durability}
 	k.reads = reads.New(k.ctx, attemptTimeout)
 	if k.rdb == nil {
 		k.rdb, k.owned = connect(c, newDialer(c, k.calls).open), true
 	}
 	k.cluster, _ = k.rdb.(*redis.ClusterClient)
+	k.failsOver = k.cluster != nil || c.topologies[0] == "WithSentinel"
 	return k
 }
 
@@ -99,8 +104,9 @@ func (k *keyspace) create(ctx context.Context, tag string, n newSession) (sessio
 				}
 				r.barred++
 			}
-			r.Reply, err = script.Create(ctx, k.rdb, sent, id.key(k.prefix), id.verifier(), k.format, n.idle, n.lifetime, n.fields)
-			return r, err
+			c := k.durably(id.key(k.prefix), false)
+			r.Reply, err = script.Create(ctx, c, sent, id.key(k.prefix), id.verifier(), k.format, n.idle, n.lifetime, n.fields)
+			return r, cmp.Or(err, c.few)
 		})
 		ghosts = ghosts[r.barred:]
 		switch {
@@ -222,7 +228,9 @@ func (k *keyspace) readRedirected(ctx context.Context, key string) loaded {
 
 func (k *keyspace) touch(ctx context.Context, id sessionID) (receipt, error) {
 	reply, _, err := retry(ctx, k, false, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
-		return script.Touch(ctx, k.rdb, sent, id.key(k.prefix), id.verifier())
+		c := k.durably(id.key(k.prefix), false)
+		r, err := script.Touch(ctx, c, sent, id.key(k.prefix), id.verifier())
+		return r, cmp.Or(err, c.few)
 	})
 	return answer(reply, err)
 }
@@ -289,7 +297,12 @@ func (k *keyspace) save(ctx context.Context, id sessionID, w *write) (receipt, e
 	was := doubt(w.again)
 	for {
 		reply, unsure, err := retry(ctx, k, was, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
-			return script.Save(ctx, k.rdb, sent, id.key(k.prefix), id.verifier(), w.cas, w.change)
+			c := k.durably(id.key(k.prefix), false)
+			r, err := script.Save(ctx, c, sent, id.key(k.prefix), id.verifier(), w.cas, w.change)
+			if err == nil && r.Status == script.OK {
+				err = c.few
+			}
+			return r, err
 		})
 		if was = unsure; err != nil {
 			return receipt{}, err
@@ -342,14 +355,21 @@ func (k *keyspace) settle(ctx context.Context, id sessionID, change script.Chang
 
 func (k *keyspace) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
 	reply, _, err := retry(ctx, k, doubt(w.again), func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
-		return script.Rotate(ctx, k.rdb, sent, id.key(k.prefix), id.verifier(), next.verifier(), w.change)
+		c := k.durably(id.key(k.prefix), true)
+		r, err := script.Rotate(ctx, c, sent, id.key(k.prefix), id.verifier(), next.verifier(), w.change)
+		if err == nil && r.Status == script.OK {
+			err = c.few
+		}
+		return r, err
 	})
 	return answer(reply, err)
 }
 
 func (k *keyspace) delete(ctx context.Context, id sessionID) error {
 	_, _, err := retry(ctx, k, false, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
-		return script.Delete(ctx, k.rdb, sent, id.key(k.prefix), id.verifier())
+		c := k.durably(id.key(k.prefix), true)
+		r, err := script.Delete(ctx, c, sent, id.key(k.prefix), id.verifier())
+		return r, cmp.Or(err, c.few)
 	})
 	return err
 }

@@ -133,6 +133,9 @@ func retriable(err error) bool {
 	if errors.As(err, new(*DecodeError)) || errors.As(err, new(*conflictError)) {
 		return false
 	}
+	if few, ok := errors.AsType[*fewReplicas](err); ok {
+		return few.again
+	}
 	return !errors.Is(err, redis.ErrClosed) && !errors.Is(err, errClosed) && !errors.Is(err, errOfCluster) &&
 		!errors.As(err, &certificate)
 }

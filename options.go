@@ -28,7 +28,8 @@ type config struct {
 	rdb        redis.UniversalClient
 	nodes      []Node
 	replicas   int
-	ring       *HashRing // of nodes
+	ring       *HashRing   // of nodes
+	durability *durability // nil: the default
 	onConnect  func(context.Context, *redis.Conn) error
 
 	tls                *tls.Config
@@ -132,6 +133,21 @@ func WithRing(nodes ...Node) Option {
 // Default: 3, or as many as there are nodes.
 func WithReplicas(n int) Option { return func(c *config) { c.replicas = n; c.replicasSet = true } }
 
+// WithMinReplicas confirms a write only when so many replicas of its master have
+// it as well, for which the master waits no longer than this (at most a second). The
+// question goes along with the write (WAIT), so it costs no round trip of its own. If
+// fewer have it in time the call is [ErrUnconfirmed], though the write was done:
+// the failover that loses it may never come, and repeating the call asks again. What
+// Load does by itself, to refresh an idle timeout, is not waited for.
+//
+// Default: on Redis Cluster and Sentinel, Delete and Rotate wait for one replica, as
+// long as their context allows, where the master has one attached (it tells by
+// ROLE); other writes wait for none. WithMinReplicas(0, 0) waits for none at all.
+// On a ring it is an error: there a majority of the copies confirms.
+func WithMinReplicas(n int, wait time.Duration) Option {
+	return func(c *config) { c.durability = &durability{replicas: n, wait: wait} }
+}
+
 // WithTLS connects by TLS with this configuration, to Sentinels too. Default:
 // plain TCP.
 func WithTLS(cfg *tls.Config) Option { return func(c *config) { c.tls = cfg } }
@@ -221,6 +237,16 @@ func (c *config) validate() error {
 		}
 	} else if len(c.addrs) == 0 {
 		return fail("%s needs an address", topology)
+	}
+	if d := c.durability; d != nil {
+		switch {
+		case topology == "WithRing":
+			return fail("WithMinReplicas is not for WithRing, where a majority of the copies confirms a write")
+		case d.replicas < 0:
+			return fail("WithMinReplicas: %d is negative", d.replicas)
+		case d.replicas > 0 && (d.wait < time.Millisecond || d.wait > maxWait):
+			return fail("WithMinReplicas: %v is not between 1ms and %v", d.wait, maxWait)
+		}
 	}
 	addrs := slices.Clone(c.addrs)
 	for _, n := range c.nodes {

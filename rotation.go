@@ -17,13 +17,13 @@ type rotation struct {
 	id, next sessionID
 	w        *write
 	retire   script.Guarded
-	newest   int64 // the greatest stamp that was met
+	newest   int64 // the greatest stamp that is known
 	was      doubt // somebody may have voted for it
 }
 
 func (r *ring) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
-	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, was: doubt(w.again)}
-	ro.retire = script.Guarded{Verifier: id.verifier(), What: script.Retire, Next: next.verifier(), Base: w.change.Base}
+	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, was: doubt(w.again), newest: w.change.Base}
+	ro.retire = script.Guarded{Verifier: id.verifier(), What: script.Retire, Next: next.verifier()}
 	if !w.again && !w.due {
 		if rc, done := ro.atOnce(ctx); done {
 			return rc, nil
@@ -47,9 +47,13 @@ func (ro *rotation) atOnce(ctx context.Context) (receipt, bool) {
 	return receipt{now: t.now, version: stamp, touched: ro.w.touched}, t.acks >= ro.spot.majority()
 }
 
-// grow gives m the new ID, and the change that goes along.
+// grow gives m the new ID, and the change that goes along. However often it is
+// tried, the ID has one stamp.
 func (ro *rotation) grow(ctx context.Context, m *replica) (stamp int64) {
-	stamp = ro.stamp(ctx, max(ro.retire.Stamp, ro.retire.Base, ro.newest))
+	if ro.w.stamp == 0 {
+		ro.w.stamp = ro.stamp(ctx, ro.newest)
+	}
+	stamp = ro.w.stamp
 	m.low = stamp // every other ID is dead
 	m.ids = map[string]idCell{ro.next.verifier(): {stamp: stamp}}
 	if m.fields = maps.Clone(m.fields); m.fields == nil {
@@ -79,7 +83,7 @@ func (ro *rotation) patiently(ctx context.Context) (receipt, error) {
 	case !l.m.valid(old) && !(bool(ro.was) && l.m.knows(ro.id)):
 		return receipt{}, ErrNotFound
 	}
-	ro.retire.Asked, ro.retire.Base = l.now, max(ro.retire.Base, l.m.newest())
+	ro.retire.Asked, ro.newest = l.now, max(ro.newest, l.m.newest())
 	if err := ro.elect(ctx, l.m); err != nil {
 		return receipt{}, err
 	}
@@ -104,9 +108,6 @@ func (ro *rotation) finish(ctx context.Context, m *replica, asked int64) (receip
 
 // vote asks all owners to let the old ID go for this rotation.
 func (ro *rotation) vote(ctx context.Context) tally {
-	if ro.retire.Stamp == 0 {
-		ro.retire.Stamp = ro.stamp(ctx, ro.retire.Base)
-	}
 	t := ro.guard(ctx, &ro.spot, &ro.retire, ro.won)
 	ro.was = ro.was || t.unsure
 	ro.newest = max(ro.newest, t.stamp)
@@ -132,7 +133,7 @@ const patience = 3
 // not voted: what a node lacks is given to it as it was before.
 func (ro *rotation) elect(ctx context.Context, m *replica) error {
 	before := *m
-	before.ids = map[string]idCell{ro.id.verifier(): {stamp: max(m.created<<11, m.low)}} // it was valid once
+	before.ids = map[string]idCell{ro.id.verifier(): {stamp: m.ids[ro.id.verifier()].stamp}} // it was valid once
 	behind, rivals := 0, false
 	for try := 0; ; try++ {
 		if err := ro.gather(ctx, &ro.spot); err != nil {
@@ -144,9 +145,6 @@ func (ro *rotation) elect(ctx context.Context, m *replica) error {
 		switch {
 		case ro.won(&t):
 			return nil
-		case t.met[script.CopyAhead] > 0:
-			ro.retire.Stamp = 0
-			ro.spot.lookSoon()
 		case t.met[script.CopyGone] == 0 && !ro.beaten(&t) && !yields && t.now < m.expires() && behind < 3:
 			if t.met[script.CopyMissing] > 0 {
 				behind++
@@ -178,7 +176,7 @@ func (ro *rotation) lost(ctx context.Context, yields, rivals bool) (over bool, e
 	case l.m == nil:
 		return true, ErrNotFound
 	case l.m.valid(ro.id.verifier()):
-		ro.retire.Base = max(ro.retire.Base, l.m.newest())
+		ro.newest = max(ro.newest, l.m.newest())
 		ro.join(ctx, &ro.spot, l.m, "") // for the copies that are behind
 		return false, nil
 	case yields:

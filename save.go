@@ -128,7 +128,7 @@ func (c *Client[T]) rotate(ctx context.Context, s *Session[T], next sessionID, w
 	if err != nil {
 		s.pending = nil
 		if errors.Is(err, ErrUnconfirmed) {
-			s.pending = &pending{change: w.change, next: &next}
+			s.pending = &pending{change: w.change, next: &next, stamp: w.stamp}
 		}
 		return err
 	}
@@ -147,7 +147,7 @@ func (c *Client[T]) finish(ctx context.Context, s *Session[T]) error {
 	if p == nil {
 		return nil
 	}
-	w := &write{change: p.change, again: true}
+	w := &write{change: p.change, again: true, stamp: p.stamp}
 	if p.next != nil {
 		return c.rotate(ctx, s, *p.next, w)
 	}

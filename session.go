@@ -55,6 +55,7 @@ type seen struct {
 type pending struct {
 	change script.Change
 	next   *sessionID // a rotation's, behind a pointer like secret; nil for a save
+	stamp  int64      // of next, on a ring
 }
 
 // ID is the session's ID, the secret to give to the browser. Whoever has it is

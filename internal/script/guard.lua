@@ -36,10 +36,12 @@ if retired then return reply(RETIRED, r[6] and greater(r[6], ARGV[6]) and 1 or 0
 if not valid or now >= math.min(t + i, d) then return reply(MISSING) end
 
 local set, remove = {}, {}
-if what ~= 'touch' and ahead(stamp, tonumber(ARGV[5])) then return reply(AHEAD) end
 if what == 'retire' then
-	set = { ARGV[1], ARGV[4] .. 'r' .. ARGV[6], vote, ARGV[6] }
+	-- The stamp stays: an ID's is always the same, so that the next one's, which is
+	-- greater, does away with it everywhere.
+	set = { ARGV[1], digits(valid) .. 'r' .. ARGV[6], vote, ARGV[6] }
 else
+	if what == 'save' and ahead(stamp, tonumber(ARGV[5])) then return reply(AHEAD) end
 	local highest = 0
 	for n = 7, #ARGV, 3 do
 		local name, value = ARGV[n], ARGV[n + 2]
