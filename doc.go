@@ -37,8 +37,10 @@
 // # What is not
 //
 // Redis replicates asynchronously: a master that dies right after it confirmed a
-// write may take that write along, a logout included. A session is not a
-// transaction: of one field the last save wins, and [Client.Update] is there for
+// save may take that save along, unless [WithMinReplicas] has each write wait for
+// replicas. On Redis Cluster and Sentinel, Delete and Rotate always wait for one, if
+// the master has one attached; what a failover promotes must still be a replica that
+// was heard. A session is not a transaction: of one field the last save wins, and [Client.Update] is there for
 // compare-and-set. Who can write to the store is trusted.
 //
 // # The ring

@@ -111,7 +111,7 @@ func (c *durableCall) send(ctx context.Context, node *redis.Client, cmd redis.Cm
 	case have >= c.asked.replicas:
 	case !c.asked.ifAny && err != nil:
 		c.few = err
-	case c.asked.ifAny && attached(role) == 0:
+	case c.asked.ifAny && (refused(err) || attached(role) == 0):
 		c.alone.Store(master, true)
 	default:
 		c.alone.Delete(master)
@@ -119,9 +119,9 @@ func (c *durableCall) send(ctx context.Context, node *redis.Client, cmd redis.Cm
 	}
 }
 
-// attached is how many replicas a master has, as far as it says.
+// attached is how many replicas a master has, none if it must not say.
 func attached(role *redis.Cmd) int {
-	if refused(role.Err()) { // by an ACL
+	if refused(role.Err()) {
 		return 0
 	}
 	if list, err := role.Slice(); err == nil && len(list) == 3 {

@@ -47,7 +47,8 @@ func TestMain(m *testing.M) {
 type topology struct {
 	nodes      int
 	kinds      []string // of faults that lose nothing
-	replicated bool     // so that no call fails
+	replicated bool     // by the protocol of the ring
+	available  bool     // so that no call fails
 	option     func(env *harness.Env) redsession.Option
 	// whole is nil when nothing is left of a fault.
 	whole func(ctx context.Context, env *harness.Env) error
@@ -61,6 +62,7 @@ func topologyOf(t *testing.T) topology {
 			nodes:      *nodes,
 			kinds:      faultKinds,
 			replicated: *copies > 1,
+			available:  *copies > 2,
 			option:     onRing,
 			whole:      complete,
 		}
@@ -199,7 +201,7 @@ func strike(t *testing.T, top topology, n int, seed uint64, kinds []string, mixe
 	if v.gaveUp > 0 {
 		t.Errorf("the checker could not decide on %d of %d parts", v.gaveUp, v.parts)
 	}
-	if top.replicated {
+	if top.available {
 		for _, k := range kindsOfCalls {
 			c := w.tally[k]
 			if bad := c.outcomes[unknown] + c.outcomes[failed]; bad > 0 {
