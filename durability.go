@@ -59,10 +59,7 @@ func (c *durableCall) Process(ctx context.Context, cmd redis.Cmder) error {
 	if c.asked == nil || c.asked.replicas == 0 {
 		return c.rdb.Process(ctx, cmd)
 	}
-	node, err := c.rdb.(*redis.Client), error(nil)
-	if c.cluster != nil {
-		node, err = c.cluster.MasterForKey(ctx, c.key)
-	}
+	node, err := c.node(ctx, c.key)
 	if err != nil {
 		cmd.SetErr(err)
 		return err

@@ -118,6 +118,9 @@ var durableWrites = []struct {
 	}},
 }
 
+// waits tells of which writes the default is that a replica must have them.
+func waits(name string) bool { return name == "Delete" || strings.HasPrefix(name, "Rotate") }
+
 // WithMinReplicas confirms a write when a replica has it, and asks in the packet
 // of the write.
 func TestAConfirmedWriteIsOnAReplica(t *testing.T) {
@@ -242,7 +245,6 @@ func TestALogoutWaitsForAReplica(t *testing.T) {
 		b := newBench(t, p, byAddress)
 		careless := b.connect(redsession.WithMinReplicas(0, 0))
 		careless.warm(t, account{User: b.user}, account{User: b.user, Visits: 1})
-		waits := func(name string) bool { return name == "Delete" || strings.HasPrefix(name, "Rotate") }
 		for _, write := range durableWrites {
 			want := "evalsha"
 			if waits(write.name) {
@@ -552,16 +554,18 @@ func TestAFailoverLosesNoConfirmedSave(t *testing.T) {
 	}, sentinel, cluster)
 }
 
-// While a slot migrates its sessions are with another master, and so are the
-// replicas that confirm a write.
+// While a slot migrates its sessions are with another master, and it is that one's
+// replicas that a write waits for.
 func TestConfirmedWritesFollowASlotThatMigrates(t *testing.T) {
 	on(t, func(t *testing.T, p *place) {
-		restoreAfter(t, p)
+		patient(t, p)
+		loyal(t, p)
 		b := newBench(t, p, byAddress)
-		careful := b.connect(redsession.WithMinReplicas(1, ample))
-		warmEverywhere(t, p, b.ours)
-		warmEverywhere(t, p, careful)
-
+		c := b.connect(redsession.WithMinReplicas(1, ample))
+		hasty := b.connect(redsession.WithMinReplicas(1, brief))
+		for _, c := range []client[account]{b.ours, c} {
+			warmEverywhere(t, p, c)
+		}
 		first, _ := b.session()
 		home := p.master(t, first.Handle())
 		nodes, err := p.Masters(t.Context())
@@ -572,18 +576,63 @@ func TestConfirmedWritesFollowASlotThatMigrates(t *testing.T) {
 		}
 		slot, err := home.Client().ClusterKeySlot(t.Context(), key(first.Handle())).Result()
 		ok(t, err)
-		for _, move := range []migration{{t, p, slot, home, away}, {t, p, slot, away, home}} {
-			for _, with := range []struct {
-				name     string
-				c        client[account]
-				question map[string]string // what goes along with a write
-			}{
-				{"WithMinReplicas", careful, nil},
-				{"by default", b.ours, map[string]string{"Create": "", "Save": "", "Touch": ""}},
-			} {
-				_ = with
+
+		for _, m := range []migration{{t, p, slot, home, away}, {t, p, slot, away, home}} {
+			var sessions []*redsession.Session[account]
+			var ids []string
+			for range 3 * len(durableWrites) {
+				s, _ := b.session()
+				sessions, ids = append(sessions, s), append(ids, s.ID())
 			}
-			_ = move
+			m.begin()
+			for m.move(50) > 0 {
+			}
+			next := 0
+			run := func(name string, c client[account], question func(name string) string) {
+				t.Helper()
+				for _, write := range durableWrites {
+					s := sessions[next]
+					next++
+					packets := b.wire.packets(func() {
+						if err := write.do(t.Context(), c, s); err != nil {
+							t.Errorf("%s, %s: %v", write.name, name, err)
+						}
+					})
+					want := strings.TrimSpace("asking evalsha " + question(write.name))
+					if last := strings.Join(packets[len(packets)-1], " "); last != want {
+						t.Errorf("%s, %s: the last of the packets %v is not %q", write.name, name, packets, want)
+					}
+				}
+			}
+			run("WithMinReplicas", c, func(string) string { return "wait" })
+			run("by default", b.ours, func(name string) string {
+				if waits(name) {
+					return "wait role"
+				}
+				return ""
+			})
+
+			replicas := p.followers(t, m.to)
+			for _, n := range replicas {
+				pause(t, n)
+			}
+			for i, write := range durableWrites {
+				c := hasty
+				if waits(write.name) {
+					c = b.ours
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				is(t, write.do(ctx, c, sessions[next+i]), redsession.ErrUnconfirmed)
+				cancel()
+			}
+			for _, n := range replicas {
+				ok(t, n.Resume(t.Context()))
+			}
+			run("repeated", c, func(string) string { return "wait" })
+			m.end()
+			for i, s := range sessions {
+				durableWrites[i%len(durableWrites)].check(b, s, ids[i])
+			}
 		}
 	}, cluster)
 }
