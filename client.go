@@ -73,7 +73,10 @@ type (
 
 		touched int64 // the session's last touch as far as it is known, ms
 		due     bool  // the next one is due
-		stamp   int64 // of a rotation on a ring: the new ID's, once it has one
+
+		// Of a rotation on a ring.
+		stamp  int64 // the new ID's, once the rotation has won
+		yields bool  // to another: it will never be done
 	}
 )
 

@@ -330,15 +330,14 @@ type response struct {
 
 // tally is what the owners said to a write.
 type tally struct {
-	acks  int // of those that count
-	met   [script.CopyNewer + 1]int
-	stamp int64 // the greatest met
-	newer bool
-	// outranked: a node has voted for a rotation before which this one yields.
-	outranked bool
-	now       int64
-	unsure    doubt // somebody may have applied it
-	last      error
+	acks   int // of those that count
+	met    [script.CopyNewer + 1]int
+	stamp  int64 // the greatest met
+	newer  bool
+	rivals [script.RivalEarlier + 1]bool
+	now    int64
+	unsure doubt // somebody may have applied it
+	last   error
 }
 
 func (t *tally) failed(err error) {
@@ -405,7 +404,8 @@ func (t *tally) add(one *response, a *attempt) {
 	}
 	t.met[one.Verdict]++
 	t.now, t.stamp = max(t.now, one.Now), max(t.stamp, one.Stamp)
-	t.newer, t.outranked = t.newer || one.Newer, t.outranked || one.Outranked
+	t.newer = t.newer || one.Newer
+	t.rivals[one.Rival] = true
 	if one.Verdict == script.CopyOK {
 		t.unsure = true
 		if one.node.witness(one.life, one.Token, a) {

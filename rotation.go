@@ -3,6 +3,7 @@ package redsession
 import (
 	"context"
 	"maps"
+	"time"
 
 	"github.com/redsession/redsession/internal/script"
 )
@@ -17,12 +18,14 @@ type rotation struct {
 	id, next sessionID
 	w        *write
 	retire   script.Guarded
+	began    time.Time
 	newest   int64 // the greatest stamp that is known
 	was      doubt // somebody may have voted for it
+	young    bool  // no vote for another was there before it began
 }
 
 func (r *ring) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
-	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, was: doubt(w.again), newest: w.change.Base}
+	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, began: time.Now(), was: doubt(w.again), newest: w.change.Base}
 	ro.retire = script.Guarded{Verifier: id.verifier(), What: script.Retire, Next: next.verifier()}
 	if !w.again && !w.due {
 		if rc, done := ro.atOnce(ctx); done {
@@ -80,12 +83,14 @@ func (ro *rotation) patiently(ctx context.Context) (receipt, error) {
 		return receipt{}, ErrNotFound
 	case l.m.valid(next): // an earlier attempt has done it, perhaps not everywhere
 		return ro.finish(ctx, l.m, l.now)
+	case ro.w.stamp != 0: // it has won
 	case !l.m.valid(old) && !(bool(ro.was) && l.m.knows(ro.id)):
 		return receipt{}, ErrNotFound
-	}
-	ro.retire.Asked, ro.newest = l.now, max(ro.newest, l.m.newest())
-	if err := ro.elect(ctx, l.m); err != nil {
-		return receipt{}, err
+	default:
+		ro.retire.Asked, ro.newest = l.now, max(ro.newest, l.m.newest())
+		if err := ro.elect(ctx, l.m); err != nil {
+			return receipt{}, err
+		}
 	}
 	grown := *l.m
 	grown.touched = max(grown.touched, l.now)
@@ -108,6 +113,7 @@ func (ro *rotation) finish(ctx context.Context, m *replica, asked int64) (receip
 
 // vote asks all owners to let the old ID go for this rotation.
 func (ro *rotation) vote(ctx context.Context) tally {
+	ro.retire.Lasted = time.Since(ro.began).Microseconds()
 	t := ro.guard(ctx, &ro.spot, &ro.retire, ro.won)
 	ro.was = ro.was || t.unsure
 	ro.newest = max(ro.newest, t.stamp)
@@ -124,24 +130,28 @@ func (ro *rotation) beaten(t *tally) bool {
 	return t.met[script.CopyRetired] > len(ro.spot.owners)-ro.spot.majority()
 }
 
-// patience is for how many attempts a rotation that has met another one waits for
-// votes before it leaves that one its own.
-const patience = 3
+// yields tells whether a rotation that has not won should give its votes back.
+// It may take what others give back only where the ID was let go after it began:
+// else nobody can tell whether the ID was still valid then. Who cannot show that, by
+// the quickest of some packets, yields first; of those who can, the lesser one.
+func (ro *rotation) yields(t *tally, try int) bool {
+	ro.young = ro.young || t.rivals[script.RivalLesser] || t.rivals[script.RivalGreater]
+	return !ro.young && t.rivals[script.RivalEarlier] && try >= 2 || t.rivals[script.RivalGreater] && try >= 4
+}
 
-// elect gathers votes until the rotation has won or cannot win any more. A load
-// on the way would find its own half-done work, and spread that to nodes that have
-// not voted: what a node lacks is given to it as it was before.
+// elect gathers votes until the rotation has won or is over. A load on the way
+// would find its own half-done work, and spread that to nodes that have not voted:
+// what a node lacks is given to it as it was before.
 func (ro *rotation) elect(ctx context.Context, m *replica) error {
 	before := *m
 	before.ids = map[string]idCell{ro.id.verifier(): {stamp: m.ids[ro.id.verifier()].stamp}} // it was valid once
-	behind, rivals := 0, false
+	behind := 0
 	for try := 0; ; try++ {
 		if err := ro.gather(ctx, &ro.spot); err != nil {
 			return failure(ctx, ro.was, err)
 		}
 		t := ro.vote(ctx)
-		rivals = rivals || t.met[script.CopyRetired] > 0
-		yields := t.outranked && try >= patience
+		yields := ro.yields(&t, try)
 		switch {
 		case ro.won(&t):
 			return nil
@@ -150,9 +160,12 @@ func (ro *rotation) elect(ctx context.Context, m *replica) error {
 				behind++
 				ro.join(ctx, &ro.spot, &before, "")
 			}
-		case t.met[script.CopyGone] > 0 || t.met[script.CopyRetired] > 0 || t.met[script.CopyMissing] > 0:
-			if over, err := ro.lost(ctx, yields, rivals); over {
+		case t.met[script.CopyGone]+t.met[script.CopyRetired]+t.met[script.CopyMissing] > 0:
+			if over, err := ro.lost(ctx); over {
 				return err
+			}
+			if yields {
+				return ro.yield(ctx)
 			}
 		}
 		if !t.retriable(&ro.spot) || !ro.pause(ctx, try) {
@@ -161,31 +174,38 @@ func (ro *rotation) elect(ctx context.Context, m *replica) error {
 	}
 }
 
-// lost settles, by a load, whether the rotation is over. Of those that split the
-// votes the lesser yields to the greater one: it gives its votes back, and will
-// never count them again.
-func (ro *rotation) lost(ctx context.Context, yields, rivals bool) (over bool, err error) {
+// lost tells by a load whether the rotation is over: the session is gone, or has
+// another ID. That the old one opens nothing any more is not enough: this rotation
+// may be why.
+func (ro *rotation) lost(ctx context.Context) (over bool, err error) {
 	l := ro.find(ctx, ro.id, &ro.spot, false)
 	switch {
 	case l.err != nil && bool(ro.was):
 		return true, failure(ctx, true, errSilent)
 	case l.err != nil:
 		return true, l.err
-	case l.m == nil && rivals && !yields && bool(ro.was): // one may have yielded to this one
-		return true, failure(ctx, true, errSilent)
-	case l.m == nil:
+	case l.m == nil || l.m.opens() && !l.m.valid(ro.id.verifier()) || !l.m.opens() && !bool(ro.was):
 		return true, ErrNotFound
-	case l.m.valid(ro.id.verifier()):
+	case l.m.opens():
 		ro.newest = max(ro.newest, l.m.newest())
 		ro.join(ctx, &ro.spot, l.m, "") // for the copies that are behind
-		return false, nil
-	case yields:
-		release := ro.retire
-		release.What = script.Release
-		ro.guard(ctx, &ro.spot, &release, func(t *tally) bool { return t.acks >= ro.spot.majority() })
-		return true, ErrNotFound
-	case l.m.opens() || !bool(ro.was):
-		return true, ErrNotFound
 	}
-	return false, nil // who has won, if anybody, has not added the new ID yet
+	return false, nil
+}
+
+// yield gives the votes back, which are never counted again, and waits for the
+// rotation that wins with them.
+func (ro *rotation) yield(ctx context.Context) error {
+	ro.w.yields = true
+	release := ro.retire
+	release.What = script.Release
+	ro.guard(ctx, &ro.spot, &release, func(t *tally) bool { return t.acks >= ro.spot.majority() })
+	for try := 0; ; try++ {
+		if over, err := ro.lost(ctx); over {
+			return err
+		}
+		if !ro.pause(ctx, try) {
+			return failure(ctx, true, errSilent)
+		}
+	}
 }

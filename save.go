@@ -127,7 +127,7 @@ func (c *Client[T]) rotate(ctx context.Context, s *Session[T], next sessionID, w
 	r, err := c.store.rotate(ctx, *s.secret, next, w)
 	if err != nil {
 		s.pending = nil
-		if errors.Is(err, ErrUnconfirmed) {
+		if errors.Is(err, ErrUnconfirmed) && !w.yields {
 			s.pending = &pending{change: w.change, next: &next, stamp: w.stamp}
 		}
 		return err

@@ -63,13 +63,15 @@ func TestMinReplicasAreChecked(t *testing.T) {
 	}
 }
 
-// durableWrites is every write, and what is found when it was confirmed.
+// durableWrites is every write, the version in which it leaves a session (none if
+// it is gone), and what is found when it was confirmed.
 var durableWrites = []struct {
-	name  string
-	do    func(ctx context.Context, c client[account], s *redsession.Session[account]) error
-	check func(b *bench, s *redsession.Session[account], old string)
+	name    string
+	version string
+	do      func(ctx context.Context, c client[account], s *redsession.Session[account]) error
+	check   func(b *bench, s *redsession.Session[account], old string)
 }{
-	{"Create", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
+	{"Create", "1", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
 		other, err := c.Create(ctx, s.Data)
 		if err == nil {
 			*s = *other
@@ -81,7 +83,7 @@ var durableWrites = []struct {
 		}
 		b.wants(s.ID(), "light", 0, 1)
 	}},
-	{"Save", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
+	{"Save", "2", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
 		s.Data.Theme = "dark"
 		return c.Save(ctx, s)
 	}, func(b *bench, s *redsession.Session[account], old string) {
@@ -90,19 +92,19 @@ var durableWrites = []struct {
 		}
 		b.wants(old, "dark", 0, 2)
 	}},
-	{"Touch", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
+	{"Touch", "1", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
 		return c.Touch(ctx, s.ID())
 	}, func(b *bench, s *redsession.Session[account], old string) {
 		b.wants(old, "light", 0, 1)
 	}},
-	{"Rotate", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
+	{"Rotate", "1", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
 		return c.Rotate(ctx, s)
 	}, func(b *bench, s *redsession.Session[account], old string) {
 		b.theirs.dead(b, old)
 		b.wants(s.ID(), "light", 0, 1)
 		b.opens(s, 1)
 	}},
-	{"Rotate with a change", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
+	{"Rotate with a change", "2", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
 		s.Data.Visits = 3
 		return c.Rotate(ctx, s)
 	}, func(b *bench, s *redsession.Session[account], old string) {
@@ -110,7 +112,7 @@ var durableWrites = []struct {
 		b.wants(s.ID(), "light", 3, 2)
 		b.opens(s, 1)
 	}},
-	{"Delete", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
+	{"Delete", "", func(ctx context.Context, c client[account], s *redsession.Session[account]) error {
 		return c.Delete(ctx, s.ID())
 	}, func(b *bench, s *redsession.Session[account], old string) {
 		b.theirs.dead(b, old)
@@ -175,9 +177,9 @@ func TestAWriteThatNoReplicaHasIsUnconfirmed(t *testing.T) {
 					s, _ := b.session()
 					sessions, ids = append(sessions, s), append(ids, s.ID())
 				}
-				for _, n := range p.followers(t, p.master(t, sessions[0].Handle())) {
+				replicas := p.followers(t, p.master(t, sessions[0].Handle()))
+				for _, n := range replicas {
 					pause(t, n)
-					defer n.Resume(t.Context())
 				}
 				for _, round := range []struct {
 					name string
@@ -206,19 +208,16 @@ func TestAWriteThatNoReplicaHasIsUnconfirmed(t *testing.T) {
 				// Once each, on the master.
 				for i, write := range durableWrites {
 					stored, ids := p.stored(t, sessions[i].Handle()), 1
-					version := map[string]string{"Save": "2", "Rotate with a change": "2", "Delete": ""}
-					want, given := version[write.name]
-					if !given {
-						want = "1"
-					} else if want == "" {
+					if write.version == "" {
 						ids = 0
 					}
-					if stored["@v"] != want || verifiers(stored) != ids {
-						t.Errorf("%s: on the master are version %q and %d IDs; want %q, %d", write.name, stored["@v"], verifiers(stored), want, ids)
+					if stored["@v"] != write.version || verifiers(stored) != ids {
+						t.Errorf("%s: the master has version %q and %d IDs, want %q and %d",
+							write.name, stored["@v"], verifiers(stored), write.version, ids)
 					}
 				}
 
-				for _, n := range p.followers(t, p.master(t, sessions[0].Handle())) {
+				for _, n := range replicas {
 					ok(t, n.Resume(t.Context()))
 				}
 				for i, write := range durableWrites {
@@ -251,7 +250,9 @@ func TestALogoutWaitsForAReplica(t *testing.T) {
 				want = "evalsha wait role"
 			}
 			s, _ := b.session()
-			sent(t, write.name, b.wire.packets(func() { ok(t, write.do(t.Context(), b.ours, s)) }), want)
+			packets := b.wire.packets(func() { ok(t, write.do(t.Context(), b.ours, s)) })
+			// On a busy machine a replica may be late, and is asked for again.
+			sent(t, write.name, slices.CompactFunc(packets, slices.Equal), want)
 			s, _ = b.session()
 			sent(t, write.name+", no replicas wanted", b.wire.packets(func() { ok(t, write.do(t.Context(), careless, s)) }), "evalsha")
 		}
@@ -307,7 +308,7 @@ func TestALogoutWaitsForAReplica(t *testing.T) {
 		held.Wait()
 
 		late := run(long, 10*time.Second, succeeds)
-		eventually(t, 5*time.Second, func() error {
+		eventually(t, 8*time.Second, func() error {
 			for _, a := range long {
 				if n := b.wire.sentTo(a.s.Handle()); n < 2 {
 					return fmt.Errorf("%s has made %d attempts", a.name, n)
@@ -381,174 +382,131 @@ func TestAMasterWithoutReplicasConfirmsLogoutsAlone(t *testing.T) {
 	})
 }
 
-// A master is killed in the midst of logouts and rotations: what was confirmed
-// stays so under its successor, and the calls wait for that one.
-func TestAFailoverUndoesNoConfirmedLogout(t *testing.T) {
+// A master is cut off from its replicas, goes on serving its clients and is then
+// killed, in the midst of logouts, rotations and saves: under its successor what was
+// confirmed is still so, and the calls wait for that one. Saves that wait for no
+// replica are the control: of them some are lost, as of the others some would be.
+func TestAFailoverUndoesNothingConfirmed(t *testing.T) {
 	on(t, func(t *testing.T, p *place) {
-		c := connect(t, p)
+		c, newcomer := connect(t, p), connect(t, p)
 		restoreAfter(t, p)
 		doomed := p.home(t, c, somebody())
-		type logout struct {
+		type task struct {
 			*redsession.Session[account]
-			old     string
-			rotates bool
-			err     error
-			took    time.Duration
+			old   string
+			begun bool
+			err   error
+			took  time.Duration
 		}
-		var list []*logout
-		for i, s := range prepare(t, p, c, doomed, 600) {
-			list = append(list, &logout{Session: s, old: s.ID(), rotates: i%2 == 1})
+		type kind struct {
+			name      string
+			do        func(ctx context.Context, s *task) error
+			done      func(s *task) bool // as the successor has it
+			list      []*task
+			next      atomic.Int64
+			confirmed atomic.Int64
+			failed    atomic.Int64
 		}
-
-		var next, answered atomic.Int64
-		var wg sync.WaitGroup
-		for range 16 {
-			wg.Go(func() {
-				for i := next.Add(1) - 1; i < int64(len(list)); i = next.Add(1) - 1 {
-					l := list[i]
-					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-					began := time.Now()
-					if l.rotates {
-						l.err = c.Rotate(ctx, l.Session)
-					} else {
-						l.err = c.Delete(ctx, l.old)
-					}
-					l.took = time.Since(began)
-					cancel()
-					answered.Add(1)
-					breathe()
-				}
-			})
+		dead := func(id string) bool {
+			_, err := newcomer.Load(t.Context(), id)
+			return errors.Is(err, redsession.ErrNotFound)
 		}
-		progress(t, &answered, 60, 10*time.Second)
-		ok(t, doomed.Kill(t.Context()))
-		before := answered.Load()
-		wg.Wait()
-		ok(t, p.WaitServing(t.Context()))
-		if n := p.master(t, list[0].Handle()); n == doomed {
-			t.Error("there is no successor")
-		}
-		if before == int64(len(list)) {
-			t.Error("all calls were over before the kill")
-		}
-
-		newcomer := connect(t, p)
-		var confirmed, failed int
-		var slowest time.Duration
-		for _, l := range list {
-			slowest = max(slowest, l.took)
-			if l.err != nil {
-				failed++
-				t.Errorf("after %v, rotation: %v: %v", l.took, l.rotates, l.err)
-				continue
-			}
-			confirmed++
-			newcomer.dead(t, l.old)
-			if l.rotates {
-				newcomer.load(t, l.ID())
+		save := func(c client[account]) func(context.Context, *task) error {
+			return func(ctx context.Context, s *task) error {
+				s.Data.Theme = "dark"
+				return c.Save(ctx, s.Session)
 			}
 		}
-		t.Logf("%s: %d confirmed, %d of them before the kill, %d failed; the slowest took %v",
-			p.name, confirmed, before, failed, slowest.Round(time.Millisecond))
-	}, sentinel, cluster)
-}
-
-// A master is cut off from its replicas, goes on serving and dies: no save is lost
-// that WithMinReplicas has confirmed. Without it some are, as a control: so they
-// would have been.
-func TestAFailoverLosesNoConfirmedSave(t *testing.T) {
-	on(t, func(t *testing.T, p *place) {
-		c := connect(t, p)
-		restoreAfter(t, p)
-		doomed := p.home(t, c, somebody())
-		type save struct {
-			*redsession.Session[account]
-			err     error
-			started bool
-			cut     bool // sent when the master was cut off
+		saved := func(s *task) bool { return newcomer.load(t, s.ID()).Data.Theme == "dark" }
+		logouts := &kind{
+			name: "Delete",
+			do:   func(ctx context.Context, s *task) error { return c.Delete(ctx, s.old) },
+			done: func(s *task) bool { return dead(s.old) },
 		}
-		type writer struct {
-			name                   string
-			c                      client[account]
-			list                   []*save
-			confirmed, unconfirmed atomic.Int64
+		rotations := &kind{
+			name: "Rotate",
+			do:   func(ctx context.Context, s *task) error { return c.Rotate(ctx, s.Session) },
+			done: func(s *task) bool { return dead(s.old) && !dead(s.ID()) },
 		}
-		careful := &writer{name: "WithMinReplicas", c: connect(t, p, redsession.WithMinReplicas(1, brief))}
-		control := &writer{name: "the default", c: c}
-		writers := []*writer{careful, control}
-		for _, w := range writers {
-			for _, s := range prepare(t, p, c, doomed, 500) {
-				w.list = append(w.list, &save{Session: s})
+		saves := &kind{name: "Save, WithMinReplicas", do: save(connect(t, p, redsession.WithMinReplicas(1, brief))), done: saved}
+		control := &kind{name: "Save", do: save(c), done: saved}
+		kinds := []*kind{logouts, rotations, saves, control}
+		for _, k := range kinds {
+			for _, s := range prepare(t, p, c, doomed, 400) {
+				k.list = append(k.list, &task{Session: s, old: s.ID()})
 			}
 		}
 
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		var wg sync.WaitGroup
-		var cut atomic.Bool
-		for _, w := range writers {
-			var next atomic.Int64
+		for _, k := range kinds {
 			for range 4 {
 				wg.Go(func() {
-					for i := next.Add(1) - 1; i < int64(len(w.list)) && ctx.Err() == nil; i = next.Add(1) - 1 {
-						s := w.list[i]
-						s.started, s.cut = true, cut.Load()
-						s.Data.Theme = "dark"
+					for i := k.next.Add(1) - 1; i < int64(len(k.list)) && ctx.Err() == nil; i = k.next.Add(1) - 1 {
+						s := k.list[i]
 						within, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-						s.err = w.c.Save(within, s.Session)
+						began := time.Now()
+						s.begun, s.err = true, k.do(within, s)
+						s.took = time.Since(began)
 						cancel()
-						switch {
-						case s.err == nil:
-							w.confirmed.Add(1)
-						case errors.Is(s.err, redsession.ErrUnconfirmed):
-							w.unconfirmed.Add(1)
+						if s.err == nil {
+							k.confirmed.Add(1)
+						} else {
+							k.failed.Add(1)
 						}
-						breathe()
+						select { // the machine is for all of them
+						case <-ctx.Done():
+						case <-time.After(25 * time.Millisecond):
+						}
 					}
 				})
 			}
 		}
-		progress(t, &careful.confirmed, 30, 10*time.Second)
-		progress(t, &control.confirmed, 30, 10*time.Second)
+		for _, k := range kinds {
+			progress(t, &k.confirmed, 20, 10*time.Second)
+		}
 		ok(t, doomed.CutOff(t.Context(), harness.Peers))
-		cut.Store(true)
-		progress(t, &careful.unconfirmed, 10, 10*time.Second)
+		progress(t, &saves.failed, 8, 10*time.Second)
+		progress(t, &control.confirmed, 8, 10*time.Second)
 		ok(t, doomed.Kill(t.Context()))
 		ok(t, p.WaitServing(t.Context()))
+		progress(t, &logouts.confirmed, 20, 15*time.Second)
+		progress(t, &rotations.confirmed, 20, 15*time.Second)
 		stop()
 		wg.Wait()
-		if n := p.master(t, careful.list[0].Handle()); n == doomed {
+		if n := p.master(t, logouts.list[0].Handle()); n == doomed {
 			t.Error("there is no successor")
 		}
 
-		newcomer := connect(t, p)
-		for _, w := range writers {
-			var confirmed, lost, unconfirmed, lostUnconfirmed int
-			for _, s := range w.list {
-				if !s.started {
+		for _, k := range kinds {
+			var confirmed, undone, unconfirmed, lost int
+			var slowest time.Duration
+			for _, s := range k.list {
+				if !s.begun {
 					continue
 				}
-				done := newcomer.load(t, s.ID()).Data.Theme == "dark"
-				switch {
+				slowest = max(slowest, s.took)
+				switch done := k.done(s); {
 				case s.err == nil:
 					if confirmed++; !done {
+						undone++
+					}
+				case k == saves && errors.Is(s.err, redsession.ErrUnconfirmed):
+					if unconfirmed++; !done {
 						lost++
 					}
-				case errors.Is(s.err, redsession.ErrUnconfirmed):
-					if unconfirmed++; !done {
-						lostUnconfirmed++
-					}
-				default:
-					t.Errorf("%s: %v", w.name, s.err)
+				default: // the successor came in time
+					t.Errorf("%s, after %v: %v", k.name, s.took, s.err)
 				}
 			}
-			t.Logf("%s, %s: %d confirmed, %d of them lost; %d unconfirmed, %d of them lost",
-				p.name, w.name, confirmed, lost, unconfirmed, lostUnconfirmed)
-			if w == careful && lost > 0 {
-				t.Errorf("%d confirmed saves are lost", lost)
-			}
-			if w == careful && lostUnconfirmed == 0 || w == control && lost == 0 {
-				t.Errorf("%s: nothing was lost at all, so nothing was tested", w.name)
+			t.Logf("%s, %s: %d confirmed, %d of them undone; %d unconfirmed, %d of them undone; the slowest took %v",
+				p.name, k.name, confirmed, undone, unconfirmed, lost, slowest.Round(time.Millisecond))
+			switch {
+			case k != control && undone > 0:
+				t.Errorf("%s: %d were confirmed, and the failover has undone them", k.name, undone)
+			case k == control && undone == 0, k == saves && lost == 0:
+				t.Errorf("%s: none was lost, so nothing was tested", k.name)
 			}
 		}
 	}, sentinel, cluster)
@@ -617,11 +575,11 @@ func TestConfirmedWritesFollowASlotThatMigrates(t *testing.T) {
 				pause(t, n)
 			}
 			for i, write := range durableWrites {
-				c := hasty
+				c, within := hasty, 10*time.Second
 				if waits(write.name) {
-					c = b.ours
+					c, within = b.ours, 500*time.Millisecond
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), within)
 				is(t, write.do(ctx, c, sessions[next+i]), redsession.ErrUnconfirmed)
 				cancel()
 			}
@@ -708,9 +666,6 @@ func loyal(t *testing.T, p *place) {
 		}
 	})
 }
-
-// breathe leaves the machine to others between two calls.
-func breathe() { time.Sleep(10 * time.Millisecond) }
 
 // packets runs f and gives the commands of each packet that had to do with a
 // write.

@@ -44,7 +44,7 @@ var table = []control{
 	}, "-faults 6 -kinds pause,cut -profile saves -jitter 60ms"},
 
 	{"an ID that was let go does nothing any more", []edit{
-		{"internal/script/guard.lua", "if retired then return reply(RETIRED, r[6] and greater(r[6], ARGV[6]) and 1 or 0) end", ""},
+		{"internal/script/guard.lua", "if retired then return reply(RETIRED) end", ""},
 	}, "-faults 4 -kinds pause,cut -profile rotations"},
 
 	{"a load asks a majority", []edit{

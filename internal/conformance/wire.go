@@ -161,7 +161,7 @@ type conn struct {
 	rest []byte // the beginning of a command
 
 	// guarded by wire.mu
-	asked string // the last command
+	asked string // the command that the last packet is about
 	probe bool   // it is one of those by which a client looks after a ring
 }
 
@@ -173,7 +173,7 @@ func ours(command string) bool { return command != "" && !strings.Contains(drive
 
 func (c *conn) Write(p []byte) (int, error) {
 	c.rest = append(c.rest, p...)
-	counted, probe := false, false
+	counted, probe, asked := false, false, ""
 	for {
 		name, key, size := command(c.rest)
 		if size == 0 {
@@ -182,8 +182,11 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.rest = c.rest[size:]
 		// A client that looks after a ring begins by INFO, or is about the mark.
 		probe = probe || name == "info" || name == "scan" || strings.HasPrefix(name, "eval") && isOfNode(key)
+		if asked == "" || ours(name) && !ours(asked) {
+			asked = name // what the packet is about
+		}
 		c.wire.set(func() {
-			if c.asked, c.probe = name, probe; ours(name) && !probe && !counted {
+			if c.asked, c.probe = asked, probe; ours(name) && !probe && !counted {
 				counted = true
 				c.wire.packets++
 				if c.wire.asked != nil && c.wire.hits(c.addr) {

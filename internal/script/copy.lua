@@ -2,7 +2,7 @@
 -- that two copies can be joined; its own records begin with '@':
 --   @s:<field>   stamp of a field; alone where the field was removed
 --   @a:<digest>  verifier of an ID: its stamp, and if it is retired 'r' and the verifier of the ID that is to follow
---   @r:<digest>  the verifier for which this node let that one go: its vote
+--   @r:<digest>  for which verifier this node let that one go: its vote
 --   @l low water: every verifier with a lesser stamp is dead
 --   @c created   @d lifetime deadline   @i idle timeout   @t last touch
 --   @f format and codec
@@ -26,6 +26,18 @@ local function verifier(s)
 	if not s then return end
 	local stamp, follows = string.match(s, '^(%d+)r(.*)$')
 	return number(stamp or s), follows
+end
+
+-- A vote says for which verifier this node let an ID go, and when in microseconds;
+-- '' stands for none yet. It holds until the node is completed anew: who has forgotten anything
+-- may have voted before.
+local function vote(follows, at)
+	return token .. ' ' .. digits(at) .. ' ' .. follows
+end
+local function voted(s)
+	if not s then return end
+	local of, at, follows = string.match(s, '^(%S*) (%d+) (.*)$')
+	if of == token then return follows, tonumber(at) end
 end
 
 -- Whether a is greater than b, byte by byte: Lua's own order is the locale's.

@@ -1,20 +1,23 @@
 -- KEYS: session, the node's mark
 -- ARGV: verifier, what ('save', 'touch', 'retire' or 'release'), when the last load asked, stamp, greatest stamp
--- known, of a rotation the next verifier, of a save {field, '1' or '' if removed, value} ...
+-- known; of a rotation the next verifier, and for how many microseconds it has been under way; of a save {field,
+-- '1' or '' if removed, value} ...
 -- A write that needs a live session and a valid ID. A node that knows neither
--- says MISSING: its copy is behind, or the ID is dead. The stamp of RETIRED is 1 if
--- this node has voted for a greater verifier.
+-- says MISSING: its copy is behind, or the ID is dead. The stamp of RETIRED is 3 if
+-- the ID may have been let go here before this rotation began, else 2 if for a
+-- greater verifier, 1 if for a lesser one, and 0 if there is no vote.
 local what, asked, stamp = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local vote = '@r:' .. string.sub(ARGV[1], 4)
-local r = redis.call('HMGET', key, '@f', '@t', '@i', '@d', ARGV[1], vote)
+local ballot = '@r:' .. string.sub(ARGV[1], 4)
+local r = redis.call('HMGET', key, '@f', '@t', '@i', '@d', ARGV[1], ballot)
 if not r[1] then return reply(MISSING) end
 if not r[2] then return reply(GONE) end
 if string.sub(r[1], 1, 2) ~= '1:' then return reply(NEWER) end
 local t, i, d = number(r[2]), number(r[3]), number(r[4])
 local valid, retired = verifier(r[5])
+local follows, at = voted(r[6])
 if not (t and i and d) then return reply(CORRUPT) end
 if what == 'release' then
-	if r[6] == ARGV[6] then redis.call('HSET', key, vote, '') end -- free again
+	if follows == ARGV[6] then redis.call('HSET', key, ballot, vote('', at)) end
 	return reply(OK)
 end
 
@@ -28,18 +31,23 @@ local function newest()
 	return most
 end
 
-if what == 'retire' and retired and (r[6] == ARGV[6] or r[6] == '') then -- a repeat, or the vote was given back
-	if r[6] == '' then redis.call('HSET', key, vote, ARGV[6]) end
-	return reply(OK, newest())
+if what == 'retire' and retired and follows then
+	local earlier = micros - at > tonumber(ARGV[7])
+	if follows == ARGV[6] then return reply(OK, newest()) end -- a repeat
+	if follows == '' and not earlier then -- given back
+		redis.call('HSET', key, ballot, vote(ARGV[6], at))
+		return reply(OK, newest())
+	end
+	return reply(RETIRED, earlier and 3 or greater(follows, ARGV[6]) and 2 or 1)
 end
-if retired then return reply(RETIRED, r[6] and greater(r[6], ARGV[6]) and 1 or 0) end
+if retired then return reply(RETIRED) end
 if not valid or now >= math.min(t + i, d) then return reply(MISSING) end
 
 local set, remove = {}, {}
 if what == 'retire' then
 	-- The stamp stays: an ID's is always the same, so that the next one's, which is
 	-- greater, does away with it everywhere.
-	set = { ARGV[1], digits(valid) .. 'r' .. ARGV[6], vote, ARGV[6] }
+	set = { ARGV[1], digits(valid) .. 'r' .. ARGV[6], ballot, vote(ARGV[6], micros) }
 else
 	if what == 'save' and ahead(stamp, tonumber(ARGV[5])) then return reply(AHEAD) end
 	local highest = 0

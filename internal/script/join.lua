@@ -6,16 +6,6 @@
 -- that has none does not take.
 local created = ARGV[1]
 
--- Whether this node remembers all that it has acknowledged: then an ID that it
--- has as valid is one for which it has not voted, and it takes over the vote of the
--- rotation of which it learns.
-local function complete()
-	local mark = redis.call('HMGET', KEYS[2], 'run', 'evicted')
-	local server, stats = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'stats')
-	return type(server) == 'string' and mark[1] == string.match(server, 'run_id:(%x+)') and
-		type(stats) == 'string' and mark[2] == string.match(stats, 'evicted_keys:(%d+)')
-end
-
 local own, flat = {}, redis.call('HGETALL', key)
 for i = 1, #flat, 2 do own[flat[i]] = flat[i + 1] end
 local exists = #flat > 0
@@ -63,10 +53,11 @@ for n = 10, first - 1, 2 do
 	had = had or 0
 	if stamp > had or stamp == had and greater(follows, was) then
 		if stamp >= low then
-			local vote = '@r:' .. string.sub(name, 4)
-			if follows and own[name] and not was and complete() then
-				set[#set + 1] = vote
-				set[#set + 1] = follows
+			-- Who has the ID as valid has not voted, and takes over the vote of the
+			-- rotation of which it learns.
+			if follows and own[name] and not was then
+				set[#set + 1] = '@r:' .. string.sub(name, 4)
+				set[#set + 1] = vote(follows, micros)
 			end
 			own[name] = cell
 			set[#set + 1] = name

@@ -30,10 +30,17 @@ type CopyReply struct {
 	Token   string // of the node's mark
 	Stamp   int64  // of CopyHigher, and of Retire: the greatest one met
 	Newer   bool   // of a join: the node had what was not in the copy sent
-	// Of CopyRetired: the node has voted for another rotation, to the verifier
-	// that is the greater one.
-	Outranked bool
+	Rival   Rival  // of Retire: CopyRetired
 }
+
+// Rival is what a node that has let an ID go says to another rotation of it.
+type Rival int64
+
+const (
+	RivalLesser  Rival = 1 // it voted for one to a lesser verifier
+	RivalGreater Rival = 2 // to a greater one
+	RivalEarlier Rival = 3 // to any, and perhaps before this rotation began
+)
 
 // Cell is one field of a copy.
 type Cell struct {
@@ -60,6 +67,7 @@ type Guarded struct {
 	Stamp    int64
 	Base     int64  // the greatest stamp that its writer knows
 	Next     string // Retire, Release: the verifier to come
+	Lasted   int64  // Retire: for how long the rotation has been under way, in microseconds
 	Fields   []Cell // SaveFields
 }
 
@@ -131,14 +139,17 @@ func present(f Cell) string {
 func Guard(ctx context.Context, c Caller, sent *Sent, keys Keys, g *Guarded) (CopyReply, error) {
 	r, err := parseCopy(guardScript.call(ctx, c, sent, []string{keys.Session, keys.Mark}, g.args()))
 	if r.Verdict == CopyRetired {
-		r.Outranked, r.Stamp = r.Stamp != 0, 0
+		r.Rival, r.Stamp = Rival(r.Stamp), 0
 	}
 	return r, err
 }
 
 func (g *Guarded) args() []any {
-	args := make([]any, 0, 6+3*len(g.Fields))
+	args := make([]any, 0, 7+3*len(g.Fields))
 	args = append(args, g.Verifier, g.What, g.Asked, g.Stamp, g.Base, g.Next)
+	if g.What == Retire {
+		return append(args, g.Lasted)
+	}
 	for _, f := range g.Fields {
 		args = append(args, f.Name, present(f), f.Value)
 	}
