@@ -29,6 +29,8 @@ type keyspace struct {
 	durability *durability // of every write, if it is set
 	failsOver  bool        // a replica may take a master's place
 	alone      sync.Map    // addresses of masters that had no replica
+	// mustNotWait: the user may not send WAIT.
+	mustNotWait atomic.Bool
 }
 
 func newKeyspace(c *config) *keyspace {
@@ -106,7 +108,7 @@ func (k *keyspace) create(ctx context.Context, tag string, n newSession) (sessio
 			}
 			c := k.durably(id.key(k.prefix), false)
 			r.Reply, err = script.Create(ctx, c, sent, id.key(k.prefix), id.verifier(), k.format, n.idle, n.lifetime, n.fields)
-			return r, cmp.Or(err, c.few)
+			return r, c.confirmed(r.Reply, err)
 		})
 		ghosts = ghosts[r.barred:]
 		switch {
@@ -230,7 +232,7 @@ func (k *keyspace) touch(ctx context.Context, id sessionID) (receipt, error) {
 	reply, _, err := retry(ctx, k, false, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
 		c := k.durably(id.key(k.prefix), false)
 		r, err := script.Touch(ctx, c, sent, id.key(k.prefix), id.verifier())
-		return r, cmp.Or(err, c.few)
+		return r, c.confirmed(r, err)
 	})
 	return answer(reply, err)
 }
@@ -299,10 +301,7 @@ func (k *keyspace) save(ctx context.Context, id sessionID, w *write) (receipt, e
 		reply, unsure, err := retry(ctx, k, was, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
 			c := k.durably(id.key(k.prefix), false)
 			r, err := script.Save(ctx, c, sent, id.key(k.prefix), id.verifier(), w.cas, w.change)
-			if err == nil && r.Status == script.OK {
-				err = c.few
-			}
-			return r, err
+			return r, c.confirmed(r, err)
 		})
 		if was = unsure; err != nil {
 			return receipt{}, err
@@ -333,6 +332,11 @@ var (
 // settle tells by a look at the session whether a change that may have been
 // applied is in effect. It cannot be applied any more.
 func (k *keyspace) settle(ctx context.Context, id sessionID, change script.Change) (receipt, error) {
+	if k.durability != nil { // what was done before a touch that replicas have, they have too
+		if _, err := k.touch(ctx, id); err != nil && !errors.Is(err, ErrNotFound) {
+			return receipt{}, failure(ctx, true, plainError(err.Error()))
+		}
+	}
 	r := k.read(ctx, []sessionID{id})[0]
 	if errors.Is(r.err, ErrNotFound) {
 		return receipt{}, ErrNotFound
@@ -357,10 +361,7 @@ func (k *keyspace) rotate(ctx context.Context, id, next sessionID, w *write) (re
 	reply, _, err := retry(ctx, k, doubt(w.again), func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
 		c := k.durably(id.key(k.prefix), true)
 		r, err := script.Rotate(ctx, c, sent, id.key(k.prefix), id.verifier(), next.verifier(), w.change)
-		if err == nil && r.Status == script.OK {
-			err = c.few
-		}
-		return r, err
+		return r, c.confirmed(r, err)
 	})
 	return answer(reply, err)
 }
@@ -369,7 +370,7 @@ func (k *keyspace) delete(ctx context.Context, id sessionID) error {
 	_, _, err := retry(ctx, k, false, func(ctx context.Context, sent *script.Sent) (script.Reply, error) {
 		c := k.durably(id.key(k.prefix), true)
 		r, err := script.Delete(ctx, c, sent, id.key(k.prefix), id.verifier())
-		return r, cmp.Or(err, c.few)
+		return r, cmp.Or(err, c.few) // also where it is gone already
 	})
 	return err
 }

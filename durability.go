@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/redsession/redsession/internal/script"
 )
 
 // Replication is asynchronous: a master that dies takes along what no replica has
@@ -34,7 +37,7 @@ type durability struct {
 // replica where there is one, unless WithMinReplicas says otherwise.
 func (k *keyspace) durably(key string, matters bool) *durableCall {
 	d := k.durability
-	if d == nil && matters && k.failsOver {
+	if d == nil && matters && k.failsOver && !k.mustNotWait.Load() {
 		d = &durability{1, waitForOne, true}
 	}
 	return &durableCall{keyspace: k, key: key, asked: d}
@@ -49,10 +52,27 @@ type durableCall struct {
 	few   error       // why what was done is not confirmed
 }
 
-// fewReplicas: the write was done, and may be lost with its master.
-type fewReplicas struct{ again bool } // again: replicas may yet have it
+// confirmed is nil where a write that was done is also confirmed.
+func (c *durableCall) confirmed(r script.Reply, err error) error {
+	if err == nil && r.Status == script.OK {
+		err = c.few
+	}
+	return err
+}
 
-func (e *fewReplicas) Error() string { return "too few replicas have it" }
+// fewReplicas: the write was done, and may be lost with its master. It is no error
+// of the driver, where a server's refusal means that nothing was done.
+type fewReplicas struct {
+	again bool // replicas may yet have it
+	why   error
+}
+
+func (e *fewReplicas) Error() string {
+	if e.why != nil {
+		return "no replica could be waited for: " + sanitize(e.why).Error()
+	}
+	return "too few replicas have it"
+}
 
 func (c *durableCall) Process(ctx context.Context, cmd redis.Cmder) error {
 	c.few = nil
@@ -69,9 +89,12 @@ func (c *durableCall) Process(ctx context.Context, cmd redis.Cmder) error {
 		if err := cmd.Err(); err == nil || c.cluster == nil || !redirected(err) {
 			return err
 		}
-		if node = c.target(ctx, cmd.Err()); node == nil || sentOn == maxRedirects {
-			c.few = &fewReplicas{again: true} // the driver can follow, but not wait
-			return c.rdb.Process(ctx, cmd)
+		if sentOn == maxRedirects {
+			return cmd.Err()
+		}
+		known := false
+		if node, known = c.target(ctx, cmd.Err()); !known {
+			defer node.Close()
 		}
 	}
 }
@@ -82,7 +105,7 @@ func (c *durableCall) Process(ctx context.Context, cmd redis.Cmder) error {
 func (c *durableCall) send(ctx context.Context, node *redis.Client, cmd redis.Cmder, asking bool) {
 	master := node.Options().Addr
 	if c.asked.wait > ioTimeout/2 {
-		node = node.WithTimeout(ioTimeout + c.asked.wait)
+		node = node.WithTimeout(max(ioTimeout, node.Options().ReadTimeout) + c.asked.wait)
 	}
 	pipe := node.Pipeline()
 	if asking {
@@ -97,40 +120,42 @@ func (c *durableCall) send(ctx context.Context, node *redis.Client, cmd redis.Cm
 	if c.asked.ifAny {
 		pipe.Process(ctx, role)
 	}
-	_, err := pipe.Exec(ctx)
-	if cmd.Err() == nil && wait.Err() == nil && role.Err() == nil && err != nil { // the connection was refused
+	if _, err := pipe.Exec(ctx); cmd.Err() == nil && wait.Err() == nil && role.Err() == nil { // the connection was refused, if any
 		cmd.SetErr(err)
 	}
 	if cmd.Err() != nil {
 		return
 	}
-	switch have, err := wait.Int(); {
+	have, err := 0, error(nil)
+	if !alone {
+		have, err = wait.Int()
+	}
+	switch {
 	case have >= c.asked.replicas:
-	case !c.asked.ifAny && err != nil:
-		c.few = err
-	case c.asked.ifAny && (refused(err) || attached(role) == 0):
+	case c.asked.ifAny && redis.HasErrorPrefix(err, "NOPERM"):
+		c.mustNotWait.Store(true)
+	case c.asked.ifAny && redis.HasErrorPrefix(role.Err(), "NOPERM"): // it cannot be told that there is one
+	case c.asked.ifAny && !attached(role):
 		c.alone.Store(master, true)
 	default:
 		c.alone.Delete(master)
-		c.few = &fewReplicas{again: c.asked.ifAny}
+		c.few = &fewReplicas{again: c.asked.ifAny, why: err}
 	}
 }
 
-// attached is how many replicas a master has, none if it must not say.
-func attached(role *redis.Cmd) int {
-	if refused(role.Err()) {
-		return 0
+// attached tells whether a master may have replicas.
+func attached(role *redis.Cmd) bool {
+	list, err := role.Slice()
+	if err != nil || len(list) != 3 || list[0] != "master" {
+		return true // it is none any more
 	}
-	if list, err := role.Slice(); err == nil && len(list) == 3 {
-		if replicas, ok := list[2].([]any); ok {
-			return len(replicas)
-		}
-	}
-	return 1 // it is not known
+	replicas, ok := list[2].([]any)
+	return !ok || len(replicas) > 0
 }
 
-// target is the node that a redirection names, if it has slots already.
-func (c *durableCall) target(ctx context.Context, redirection error) (node *redis.Client) {
+// target is the node that a redirection names. One that has no slots yet is not
+// known to the driver, and is the caller's to close.
+func (c *durableCall) target(ctx context.Context, redirection error) (node *redis.Client, known bool) {
 	addr := redirection.Error()[strings.LastIndexByte(redirection.Error(), ' ')+1:]
 	var mu sync.Mutex
 	_ = c.cluster.ForEachMaster(ctx, func(_ context.Context, n *redis.Client) error { // by a fresh topology
@@ -140,5 +165,16 @@ func (c *durableCall) target(ctx context.Context, redirection error) (node *redi
 		mu.Unlock()
 		return nil
 	})
-	return node
+	if node != nil {
+		return node, true
+	}
+	o := c.cluster.Options()
+	return redis.NewClient(&redis.Options{
+		Addr: addr, Dialer: o.Dialer, OnConnect: o.OnConnect, TLSConfig: o.TLSConfig, Protocol: o.Protocol,
+		Username: o.Username, Password: o.Password, CredentialsProvider: o.CredentialsProvider,
+		CredentialsProviderContext: o.CredentialsProviderContext, StreamingCredentialsProvider: o.StreamingCredentialsProvider,
+		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, PoolSize: 1,
+		DialTimeout: o.DialTimeout, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
+		DisableIdentity: true, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}), false
 }
