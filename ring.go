@@ -334,7 +334,7 @@ type tally struct {
 	met    [script.CopyNewer + 1]int
 	stamp  int64 // the greatest met
 	newer  bool
-	rivals [script.RivalEarlier + 1]bool
+	rivals [2 * script.RivalEarlier]bool
 	now    int64
 	unsure doubt // somebody may have applied it
 	last   error

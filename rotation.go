@@ -132,11 +132,26 @@ func (ro *rotation) beaten(t *tally) bool {
 
 // yields tells whether a rotation that has not won should give its votes back.
 // It may take what others give back only where the ID was let go after it began:
-// else nobody can tell whether the ID was still valid then. Who cannot show that, by
-// the quickest of some packets, yields first; of those who can, the lesser one.
+// else nobody can tell whether the ID was still valid then. To show that takes a
+// packet that is quick enough, so there are some tries. Who cannot yields first, and
+// among equals the lesser verifier; one of those that can does not.
 func (ro *rotation) yields(t *tally, try int) bool {
-	ro.young = ro.young || t.rivals[script.RivalLesser] || t.rivals[script.RivalGreater]
-	return !ro.young && t.rivals[script.RivalEarlier] && try >= 2 || t.rivals[script.RivalGreater] && try >= 4
+	met, lesser := false, false
+	for r, there := range t.rivals {
+		if rival := script.Rival(r); there && rival&script.RivalVoted != 0 {
+			met, lesser = true, lesser || rival&script.RivalGreater != 0
+			ro.young = ro.young || rival&script.RivalEarlier == 0
+		}
+	}
+	switch {
+	case !met:
+		return false
+	case !ro.young && lesser:
+		return try >= 6
+	case !ro.young:
+		return try >= 9
+	}
+	return lesser && try >= 14
 }
 
 // elect gathers votes until the rotation has won or is over. A load on the way
@@ -168,7 +183,11 @@ func (ro *rotation) elect(ctx context.Context, m *replica) error {
 				return ro.yield(ctx)
 			}
 		}
-		if !t.retriable(&ro.spot) || !ro.pause(ctx, try) {
+		wait := try
+		if t.met[script.CopyRetired] > 0 { // it is not the nodes that need time
+			wait = min(try, 1)
+		}
+		if !t.retriable(&ro.spot) || !ro.pause(ctx, wait) {
 			return failure(ctx, ro.was, ro.because(&ro.spot, &t))
 		}
 	}

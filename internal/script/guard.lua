@@ -3,9 +3,9 @@
 -- known; of a rotation the next verifier, and for how many microseconds it has been under way; of a save {field,
 -- '1' or '' if removed, value} ...
 -- A write that needs a live session and a valid ID. A node that knows neither
--- says MISSING: its copy is behind, or the ID is dead. The stamp of RETIRED is 3 if
--- the ID may have been let go here before this rotation began, else 2 if for a
--- greater verifier, 1 if for a lesser one, and 0 if there is no vote.
+-- says MISSING: its copy is behind, or the ID is dead. The stamp of RETIRED is 0 if
+-- there is no vote, else 1, and 2 more if it is for a greater verifier, and 4 more if
+-- the ID may have been let go here before this rotation began.
 local what, asked, stamp = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local ballot = '@r:' .. string.sub(ARGV[1], 4)
 local r = redis.call('HMGET', key, '@f', '@t', '@i', '@d', ARGV[1], ballot)
@@ -38,7 +38,7 @@ if what == 'retire' and retired and follows then
 		redis.call('HSET', key, ballot, vote(ARGV[6], at))
 		return reply(OK, newest())
 	end
-	return reply(RETIRED, earlier and 3 or greater(follows, ARGV[6]) and 2 or 1)
+	return reply(RETIRED, 1 + (greater(follows, ARGV[6]) and 2 or 0) + (earlier and 4 or 0))
 end
 if retired then return reply(RETIRED) end
 if not valid or now >= math.min(t + i, d) then return reply(MISSING) end

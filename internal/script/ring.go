@@ -30,16 +30,17 @@ type CopyReply struct {
 	Token   string // of the node's mark
 	Stamp   int64  // of CopyHigher, and of Retire: the greatest one met
 	Newer   bool   // of a join: the node had what was not in the copy sent
-	Rival   Rival  // of Retire: CopyRetired
+	Rival   Rival  // of Retire, and CopyRetired
 }
 
-// Rival is what a node that has let an ID go says to another rotation of it.
+// Rival is what a node that has let an ID go says to another rotation of it: 0,
+// or some of these.
 type Rival int64
 
 const (
-	RivalLesser  Rival = 1 // it voted for one to a lesser verifier
-	RivalGreater Rival = 2 // to a greater one
-	RivalEarlier Rival = 3 // to any, and perhaps before this rotation began
+	RivalVoted   Rival = 1 << iota // it has a vote
+	RivalGreater                   // for a greater verifier
+	RivalEarlier                   // and let the ID go before this rotation began, or perhaps so
 )
 
 // Cell is one field of a copy.
