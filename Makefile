@@ -1,5 +1,5 @@
 # make demo and make test need nothing set up; see README.md and CONTRIBUTING.md.
-.PHONY: help demo test race lint fuzz redis bench picture
+.PHONY: help demo test race lint fuzz redis bench bench-ring picture
 
 FUZZTIME ?= 10s
 STATICCHECK = go tool -modfile=tools/go.mod staticcheck
@@ -10,6 +10,7 @@ help:
 	@echo 'make race   all the tests with the race detector'
 	@echo 'make lint   gofmt, vet, staticcheck, go mod tidy'
 	@echo 'make bench  placement: speed and balance'
+	@echo 'make bench-ring  a ring of servers while a node is away, and what each call sends'
 	@echo 'make picture  docs/ring.svg'
 	@echo 'make fuzz   each fuzz target for FUZZTIME ($(FUZZTIME))'
 
@@ -38,6 +39,10 @@ lint:
 # Placement: its speed beside other rings, its balance.
 bench:
 	cd bench && go test -bench . -run '^$$' ./...
+
+# On real servers, some of which are killed and paused meanwhile.
+bench-ring: redis
+	go test -run '^$$' -bench Ring -benchtime 1x ./integration
 
 # docs/ring.svg
 picture:

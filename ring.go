@@ -334,7 +334,7 @@ type tally struct {
 	met    [script.CopyNewer + 1]int
 	stamp  int64 // the greatest met
 	newer  bool
-	rivals [2 * script.RivalEarlier]bool
+	rivals []script.Rival // of a rotation, on nodes that count
 	now    int64
 	unsure doubt // somebody may have applied it
 	last   error
@@ -405,12 +405,13 @@ func (t *tally) add(one *response, a *attempt) {
 	t.met[one.Verdict]++
 	t.now, t.stamp = max(t.now, one.Now), max(t.stamp, one.Stamp)
 	t.newer = t.newer || one.Newer
-	t.rivals[one.Rival] = true
-	if one.Verdict == script.CopyOK {
-		t.unsure = true
-		if one.node.witness(one.life, one.Token, a) {
-			t.acks++
-		}
+	t.unsure = t.unsure || one.Verdict == script.CopyOK
+	switch {
+	case !one.node.witness(one.life, one.Token, a):
+	case one.Verdict == script.CopyOK:
+		t.acks++
+	case one.Rival != 0:
+		t.rivals = append(t.rivals, one.Rival)
 	}
 }
 

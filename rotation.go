@@ -21,7 +21,7 @@ type rotation struct {
 	began    time.Time
 	newest   int64 // the greatest stamp that is known
 	was      doubt // somebody may have voted for it
-	young    bool  // no vote for another was there before it began
+	within   int   // votes that it might get, at most
 }
 
 func (r *ring) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
@@ -133,22 +133,24 @@ func (ro *rotation) beaten(t *tally) bool {
 // yields tells whether a rotation that has not won should give its votes back.
 // It may take what others give back only where the ID was let go after it began:
 // else nobody can tell whether the ID was still valid then. To show that takes a
-// packet that is quick enough, so there are some tries. Who cannot yields first, and
-// among equals the lesser verifier; one of those that can does not.
+// packet that is quick enough, so there are some tries. Who could not get a majority
+// like that yields first, and among equals the lesser verifier; one that could does
+// not.
 func (ro *rotation) yields(t *tally, try int) bool {
-	met, lesser := false, false
-	for r, there := range t.rivals {
-		if rival := script.Rival(r); there && rival&script.RivalVoted != 0 {
-			met, lesser = true, lesser || rival&script.RivalGreater != 0
-			ro.young = ro.young || rival&script.RivalEarlier == 0
+	lesser, within := false, t.acks
+	for _, rival := range t.rivals {
+		lesser = lesser || rival&script.RivalGreater != 0
+		if rival&script.RivalEarlier == 0 {
+			within++
 		}
 	}
+	ro.within = max(ro.within, within)
 	switch {
-	case !met:
+	case len(t.rivals) == 0:
 		return false
-	case !ro.young && lesser:
+	case ro.within < ro.spot.majority() && lesser:
 		return try >= 6
-	case !ro.young:
+	case ro.within < ro.spot.majority():
 		return try >= 9
 	}
 	return lesser && try >= 14
