@@ -79,7 +79,11 @@ func (ro *rotation) patiently(ctx context.Context) (receipt, error) {
 		return receipt{}, failure(ctx, true, errSilent)
 	case l.err != nil:
 		return receipt{}, l.err
-	case l.m == nil || l.now >= l.m.expires():
+	case l.m == nil:
+		return receipt{}, ErrNotFound
+	case l.now >= l.m.expires() && ro.w.stamp != 0: // a touch under way may prolong it under the new ID yet
+		return receipt{}, failure(ctx, true, errSilent)
+	case l.now >= l.m.expires():
 		return receipt{}, ErrNotFound
 	case l.m.valid(next): // an earlier attempt has done it, perhaps not everywhere
 		return ro.finish(ctx, l.m, l.now)
@@ -220,8 +224,8 @@ func (ro *rotation) yield(ctx context.Context) error {
 	ro.w.yields = true
 	release := ro.retire
 	release.What = script.Release
-	ro.guard(ctx, &ro.spot, &release, func(t *tally) bool { return t.acks >= ro.spot.majority() })
 	for try := 0; ; try++ {
+		ro.guard(ctx, &ro.spot, &release, func(t *tally) bool { return t.acks >= ro.spot.majority() })
 		if over, err := ro.lost(ctx); over {
 			return err
 		}

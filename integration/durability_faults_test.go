@@ -3,9 +3,12 @@ package integration
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/redsession/redsession"
 	"github.com/redsession/redsession/integration/harness"
@@ -49,8 +52,8 @@ func TestAMasterThatIsDemotedConfirmsNothing(t *testing.T) {
 				}
 				return err
 			})
-			defer master.Client().SlaveOf(context.Background(), "NO", "ONE")
-			ok(t, master.Client().SlaveOf(t.Context(), "127.0.0.1", "1").Err())
+			defer master.Client().Do(context.Background(), "replicaof", "no", "one")
+			ok(t, master.Client().Do(t.Context(), "replicaof", "127.0.0.1", "1").Err())
 			err := <-done
 			if !errors.Is(err, redsession.ErrUnconfirmed) || redsession.SafeToRetry(err) {
 				t.Errorf("%v, safe to retry: %v; want ErrUnconfirmed", err, redsession.SafeToRetry(err))
@@ -151,14 +154,18 @@ func TestALogoutOfASlotThatMovesToANewMaster(t *testing.T) {
 	if fresh == from {
 		fresh = nodes[1]
 	}
-	for _, r := range from.Client().ClusterSlots(t.Context()).Val() {
-		if r.Nodes[0].Addr != fresh.Addr() {
+	id, err := fresh.Client().ClusterMyID(t.Context()).Result()
+	ok(t, err)
+	for _, shard := range from.Client().ClusterShards(t.Context()).Val() {
+		if !slices.ContainsFunc(shard.Nodes, func(n redis.Node) bool { return n.ID == id }) {
 			continue
 		}
-		for _, n := range env.Nodes() {
-			n.Client().ClusterDelSlotsRange(t.Context(), r.Start, r.End)
+		for _, r := range shard.Slots {
+			for _, n := range env.Nodes() {
+				n.Client().ClusterDelSlotsRange(t.Context(), int(r.Start), int(r.End))
+			}
+			ok(t, from.Client().ClusterAddSlotsRange(t.Context(), int(r.Start), int(r.End)).Err())
 		}
-		ok(t, from.Client().ClusterAddSlotsRange(t.Context(), r.Start, r.End).Err())
 	}
 	eventually(t, 20*time.Second, func() error {
 		for _, n := range nodes {

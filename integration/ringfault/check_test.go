@@ -70,8 +70,9 @@ func (v *verdict) count(what string) (n int) {
 type checker struct {
 	// replicated allows what the protocol of the ring leaves open: a save that
 	// met a newer one and was repeated inside the call counts as two writes of
-	// the same value, and one that found nothing may have been seen before the
-	// deletion or rotation.
+	// the same value, one that found nothing may have been seen before the deletion
+	// or rotation, and a rotation that found nothing may have ended the ID before the
+	// deletion or rotation that it found.
 	replicated bool
 	patience   time.Duration // with one part; 0 means 20 s
 }
@@ -162,7 +163,9 @@ func (c checker) plain(ops []*op) (found []violation) {
 				if p == o || p.call > o.ret || p.outcome == failed {
 					return false
 				}
-				return p.kind == remove || p.kind == rotate && p.id == o.id && p.outcome != absent
+				// On the ring a rotation that found none in the end may have ended the
+				// ID itself, before others did; but one cannot excuse another.
+				return p.kind == remove || p.kind == rotate && p.id == o.id && (p.outcome != absent || c.replicated && o.kind != rotate)
 			})
 			if !excused {
 				complain(vanished, o, ofID)
@@ -357,6 +360,8 @@ func (c checker) id(v *verdict, ops []*op, id int) {
 				add(o, ends, o.ret)
 			case o.kind == rotate && o.outcome == unknown:
 				add(o, kills, forever)
+			case o.kind == rotate && c.replicated: // why is a plain question
+				add(o, kills, o.ret)
 			case o.outcome == done:
 				add(o, findsIt, o.ret)
 			case o.outcome == absent:

@@ -180,14 +180,26 @@ func TestTheCheckerKnowsRightFromWrong(t *testing.T) {
 		{"a rotation finds none for once", both, []op{
 			born(0, 1), calls(rotate, 0, absent, 2, 3), atTheEnd(finds(0, 2, 4, 5)),
 		}, []string{vanished, idOrder}},
-		{"a rotation finds none, and then there is none", both, []op{
+		{"a rotation finds none, and then there is none", alone, []op{
 			born(0, 1), calls(rotate, 0, absent, 2, 3), atTheEnd(calls(load, 0, absent, 4, 5)),
 		}, []string{vanished, idOrder}},
+		{"that was itself, on the ring", ring, []op{
+			born(0, 1), calls(rotate, 0, absent, 2, 3), atTheEnd(calls(load, 0, absent, 4, 5)),
+		}, []string{vanished}},
+		{"or before the logout that it found", ring, []op{
+			born(0, 1), calls(rotate, 0, absent, 2, 9), calls(load, 0, absent, 3, 4), calls(remove, 0, done, 5, 6),
+		}, nil},
 		{"a rotation finds none after a logout", both, []op{
 			born(0, 1), calls(remove, 0, done, 2, 5), calls(rotate, 0, absent, 3, 4), calls(load, 0, absent, 6, 7),
 		}, nil},
-		{"two at once find none", both, []op{
+		{"two at once find none, on one server", alone, []op{
 			born(0, 1), calls(rotate, 0, absent, 2, 4), calls(rotate, 0, absent, 3, 5), calls(load, 0, absent, 6, 7),
+		}, []string{vanished, idOrder}},
+		{"two at once find none, on the ring", ring, []op{
+			born(0, 1), calls(rotate, 0, absent, 2, 4), calls(rotate, 0, absent, 3, 5), calls(load, 0, absent, 6, 7),
+		}, []string{vanished}},
+		{"one that found none lives on", ring, []op{
+			born(0, 1), calls(rotate, 0, absent, 2, 4), calls(rotate, 0, absent, 3, 5), finds(0, 2, 6, 7),
 		}, []string{vanished, idOrder}},
 	} {
 		for _, replicated := range []bool{false, true} {

@@ -29,7 +29,7 @@ local function verifier(s)
 end
 
 -- A vote says for which verifier this node let an ID go, and when in microseconds;
--- '' stands for none yet. It holds until the node is completed anew: who has forgotten anything
+-- '!' and a verifier is one that was given back by that one, and free for others. It holds until the node is completed anew: who has forgotten anything
 -- may have voted before.
 local function vote(follows, at)
 	return token .. ' ' .. digits(at) .. ' ' .. follows

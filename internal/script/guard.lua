@@ -17,7 +17,7 @@ local valid, retired = verifier(r[5])
 local follows, at = voted(r[6])
 if not (t and i and d) then return reply(CORRUPT) end
 if what == 'release' then
-	if follows == ARGV[6] then redis.call('HSET', key, ballot, vote('', at)) end
+	if follows == ARGV[6] then redis.call('HSET', key, ballot, vote('!' .. ARGV[6], at)) end
 	return reply(OK)
 end
 
@@ -34,7 +34,8 @@ end
 if what == 'retire' and retired and follows then
 	local earlier = micros - at > tonumber(ARGV[7])
 	if follows == ARGV[6] then return reply(OK, newest()) end -- a repeat
-	if follows == '' and not earlier then -- given back
+	local free = string.sub(follows, 1, 1) == '!' and follows ~= '!' .. ARGV[6]
+	if free and not earlier then
 		redis.call('HSET', key, ballot, vote(ARGV[6], at))
 		return reply(OK, newest())
 	end
