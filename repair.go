@@ -386,6 +386,7 @@ type tour struct {
 	cfg      *repairConfig
 	strict   bool // nothing may be lost
 	sources  map[*ringNode]*life
+	seen     map[keyEnd]struct{} // what was looked at, on all its owners at once
 	progress RepairProgress
 }
 
@@ -396,7 +397,7 @@ func (t *tour) run(ctx context.Context) (err error) {
 	if t.sources, err = t.ring.sources(t.node, t.strict); err != nil {
 		return err
 	}
-	t.progress.Node = t.node.Name
+	t.progress.Node, t.seen = t.node.Name, map[keyEnd]struct{}{}
 	for _, source := range t.nodes {
 		if t.sources[source] == nil {
 			continue
@@ -423,6 +424,7 @@ func (t *tour) walk(ctx context.Context, source *ringNode) error {
 		if err != nil {
 			return err
 		}
+		keys = slices.DeleteFunc(keys, t.looked)
 		restored, err := t.carry(ctx, t.node, keys, t.sources, t.strict)
 		if err != nil {
 			return err
@@ -445,6 +447,19 @@ func (t *tour) walk(ctx context.Context, source *ringNode) error {
 			return t.ended(ctx)
 		}
 	}
+}
+
+// keyEnd is a session's key from the tag on: without a pointer, as there are many.
+type keyEnd [handleLen + len("}:")]byte
+
+// looked tells whether the session at a key was looked at already, and notes that
+// it is now.
+func (t *tour) looked(key string) bool {
+	var p keyEnd
+	copy(p[:], key[max(0, len(key)-len(p)):])
+	_, seen := t.seen[p]
+	t.seen[p] = struct{}{}
+	return seen
 }
 
 // carry reads the sessions at these keys, of those that are the node's, from the
