@@ -142,7 +142,9 @@ func WithReplicas(n int) Option { return func(c *config) { c.replicas = n; c.rep
 //
 // Default: on Redis Cluster and Sentinel, Delete and Rotate wait for one replica, as
 // long as their context allows, where the master has one attached (it tells by
-// ROLE); other writes wait for none. WithMinReplicas(0, 0) waits for none at all.
+// ROLE); other writes wait for none. (A client of redis.NewFailoverClient, given by
+// WithRedis, does not show that it is one, and waits for none.) WithMinReplicas(0, 0)
+// waits for none at all.
 // On a ring it is an error: there a majority of the copies confirms.
 func WithMinReplicas(n int, wait time.Duration) Option {
 	return func(c *config) { c.durability = &durability{replicas: n, wait: wait} }

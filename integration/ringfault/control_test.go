@@ -33,7 +33,7 @@ var table = []control{
 	}, "-faults 4 -kinds kill,cut,stale -profile deletes"},
 
 	{"only witnesses count", []edit{
-		{"ring.go", "if then == nil || !then.complete {", "if then == nil {"},
+		{"attempt.go", "if then == nil || !then.complete {", "if then == nil {"},
 		{"ringnode.go", "return n.asks() && n.life.Load().complete", "return n.asks()"},
 	}, "-faults 10 -nodes 3 -kinds cut,flush -profile logins"},
 
