@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/redsession/redsession/internal/script"
 )
@@ -75,8 +76,9 @@ type (
 		due     bool  // the next one is due
 
 		// Of a rotation on a ring.
-		stamp  int64 // the new ID's, once the rotation has won
-		yields bool  // to another: it will never be done
+		since  time.Time // the ID was valid at some time after this
+		stamp  int64     // the new ID's, once the rotation has won
+		yields bool      // to another: it will never be done
 	}
 )
 
@@ -127,6 +129,7 @@ func (c *Client[T]) Create(ctx context.Context, data T, opts ...CreateOption) (*
 	if err := errors.Join(checkDuration("Idle", create.idle), checkDuration("Lifetime", create.lifetime)); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	principal, declared := c.mapping.principal(&data)
 	if create.principal != "" {
 		if declared && create.principal != principal {
@@ -156,7 +159,7 @@ func (c *Client[T]) Create(ctx context.Context, data T, opts ...CreateOption) (*
 		return nil, err
 	}
 	return &Session[T]{
-		Data: data, secret: &id, principal: principal, stored: stored, seen: c.see(r.now),
+		Data: data, secret: &id, principal: principal, stored: stored, seen: c.see(r.now), since: began,
 		records: records{version: r.version, created: r.now, deadline: r.now + n.lifetime, idle: n.idle, touched: r.touched},
 	}, nil
 }
@@ -181,6 +184,7 @@ type Result[T any] struct {
 func (c *Client[T]) LoadMany(ctx context.Context, ids ...string) []Result[T] {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
+	began := time.Now()
 	results := make([]Result[T], len(ids))
 	good, at := make([]sessionID, 0, len(ids)), make([]int, 0, len(ids))
 	for i, s := range ids {
@@ -197,7 +201,7 @@ func (c *Client[T]) LoadMany(ctx context.Context, ids ...string) []Result[T] {
 	var dueAt []int
 	for j, l := range c.store.read(ctx, good) {
 		r := &results[at[j]]
-		if r.Session, r.Err = c.open(good[j], l); r.Err == nil && c.touchDue(r.Session) {
+		if r.Session, r.Err = c.open(good[j], l, began); r.Err == nil && c.touchDue(r.Session) {
 			due, dueAt = append(due, refreshed{good[j], l.now}), append(dueAt, at[j])
 		}
 	}
@@ -216,7 +220,7 @@ func (c *Client[T]) LoadMany(ctx context.Context, ids ...string) []Result[T] {
 }
 
 // open makes a session of a hash.
-func (c *Client[T]) open(id sessionID, l loaded) (*Session[T], error) {
+func (c *Client[T]) open(id sessionID, l loaded, began time.Time) (*Session[T], error) {
 	if l.err != nil {
 		return nil, l.err
 	}
@@ -231,7 +235,7 @@ func (c *Client[T]) open(id sessionID, l loaded) (*Session[T], error) {
 	if name, ok := checkSize(l.hash, c.cfg.maxSize); !ok {
 		return nil, &DecodeError{Field: name, reason: "larger than WithMaxSize or the number of fields allow"}
 	}
-	s := &Session[T]{secret: &id, records: r, stored: l.hash, seen: c.see(l.now)}
+	s := &Session[T]{secret: &id, records: r, stored: l.hash, seen: c.see(l.now), since: began}
 	if err := c.mapping.decode(l.hash, &s.Data); err != nil {
 		return nil, err
 	}

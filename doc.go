@@ -62,7 +62,8 @@
 // Update is refused: there is no copy that decides. A Save that is repeated after
 // ErrUnconfirmed may put its value over one saved meanwhile, as a new save would. Of
 // several rotations of one ID at the same moment one succeeds, unless a client dies
-// at it; then the user may be logged out.
+// at it; then the user may be logged out. One that succeeds counts from the load of
+// its Session on.
 // Clocks: the nodes' must agree within 2 seconds, or those that differ do not
 // count; the clients' do not matter.
 //

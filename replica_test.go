@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -159,18 +160,17 @@ func TestStampsAreBoundedByTheNodesClock(t *testing.T) {
 		{"an hour ahead, after one that was", now + hour + 1, now + hour, script.CopyOK},
 		{"older than what is there", now - 1000, now, script.CopyHigher},
 	} {
-		for what, g := range map[string]script.Guarded{
-			"save":   {What: script.SaveFields, Fields: []script.Cell{{Name: "f", Value: "w"}}},
-			"retire": {What: script.Retire, Next: "@a:next"},
-		} {
-			if what == "retire" && c.want != script.CopyAhead {
-				continue
-			}
-			g.Verifier, g.Asked, g.Stamp, g.Base = "@a:id", now, c.stamp<<11, c.base<<11
-			if reply, err := script.Guard(ctx, rdb, nil, keys, &g); err != nil || reply.Verdict != c.want {
-				t.Errorf("a %s %s: verdict %d, want %d, %v", what, c.what, reply.Verdict, c.want, err)
-			}
+		g := script.Guarded{
+			Verifier: "@a:id", What: script.SaveFields, Asked: now, Stamp: c.stamp << 11, Base: c.base << 11,
+			Fields: []script.Cell{{Name: "f", Value: "w"}},
 		}
+		if reply, err := script.Guard(ctx, rdb, nil, keys, &g); err != nil || reply.Verdict != c.want {
+			t.Errorf("a save %s: verdict %d, want %d, %v", c.what, reply.Verdict, c.want, err)
+		}
+	}
+	part := &script.Copy{Low: (now + hour) << 11, Verifiers: []string{"@a:next", strconv.FormatInt((now+hour)<<11, 10)}}
+	if reply, err := script.Join(ctx, rdb, nil, keys, "", part); err != nil || reply.Verdict != script.CopyAhead {
+		t.Errorf("a new ID an hour ahead: %+v, %v", reply, err)
 	}
 	ahead := *session
 	ahead.Fields = []script.Cell{{Name: "f", Value: "v", Stamp: (now + hour) << 11}}

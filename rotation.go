@@ -18,14 +18,13 @@ type rotation struct {
 	id, next sessionID
 	w        *write
 	retire   script.Guarded
-	began    time.Time
 	newest   int64 // the greatest stamp that is known
 	was      doubt // somebody may have voted for it
 	within   int   // votes that it might get, at most
 }
 
 func (r *ring) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
-	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, began: time.Now(), was: doubt(w.again), newest: w.change.Base}
+	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, was: doubt(w.again), newest: w.change.Base}
 	ro.retire = script.Guarded{Verifier: id.verifier(), What: script.Retire, Next: next.verifier()}
 	if !w.again && !w.due {
 		if rc, done := ro.atOnce(ctx); done {
@@ -117,7 +116,7 @@ func (ro *rotation) finish(ctx context.Context, m *replica, asked int64) (receip
 
 // vote asks all owners to let the old ID go for this rotation.
 func (ro *rotation) vote(ctx context.Context) tally {
-	ro.retire.Lasted = time.Since(ro.began).Microseconds()
+	ro.retire.Known = time.Since(ro.w.since).Microseconds()
 	t := ro.guard(ctx, &ro.spot, &ro.retire, ro.won)
 	ro.was = ro.was || t.unsure
 	ro.newest = max(ro.newest, t.stamp)
@@ -135,9 +134,9 @@ func (ro *rotation) beaten(t *tally) bool {
 }
 
 // yields tells whether a rotation that has not won should give its votes back.
-// It may take what others give back only where the ID was let go after it began:
-// else nobody can tell whether the ID was still valid then. To show that takes a
-// packet that is quick enough, so there are some tries. Who could not get a majority
+// It may take what others give back only where the ID was let go after the session
+// was loaded: else nobody can tell whether the ID was still valid then. To show that
+// takes a packet that is quick enough, so there are some tries. Who could not get a majority
 // like that yields first, and among equals the lesser verifier; one that could does
 // not.
 func (ro *rotation) yields(t *tally, try int) bool {

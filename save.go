@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"time"
 
 	"github.com/redsession/redsession/internal/script"
 )
@@ -99,7 +100,8 @@ func (c *Client[T]) saveIfUnchanged(ctx context.Context, s *Session[T]) error {
 // Rotate gives s a new ID in place, and the old one is dead from then on: call it
 // when the user's rights change (OWASP: "Renew the Session ID After Any Privilege
 // Level Change"). The handle stays, and unsaved changes go along. Of two
-// rotations of one ID the second is [ErrNotFound].
+// rotations of one ID the second is [ErrNotFound]. (On a ring with replicas, of those
+// that overlap, one that wins counts from the load of its Session on.)
 //
 // After [ErrUnconfirmed] s still has the old ID; rotating or saving it again
 // finishes the same rotation first.
@@ -124,6 +126,8 @@ func (c *Client[T]) Rotate(ctx context.Context, s *Session[T]) error {
 }
 
 func (c *Client[T]) rotate(ctx context.Context, s *Session[T], next sessionID, w *write) error {
+	began := time.Now()
+	w.touched, w.due, w.since = s.records.touched, c.touchDue(s), s.since
 	r, err := c.store.rotate(ctx, *s.secret, next, w)
 	if err != nil {
 		s.pending = nil
@@ -132,7 +136,7 @@ func (c *Client[T]) rotate(ctx context.Context, s *Session[T], next sessionID, w
 		}
 		return err
 	}
-	s.secret = &next
+	s.secret, s.since = &next, began
 	c.saved(s, w.change, r)
 	return nil
 }

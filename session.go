@@ -31,6 +31,7 @@ type Session[T any] struct {
 	records   records
 	stored    map[string]string // the hash as far as it is known; never changed in place
 	seen      seen
+	since     time.Time // the ID was valid at some time after this
 	pending   *pending
 }
 

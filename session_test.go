@@ -184,7 +184,7 @@ func TestASessionInsideOfAnotherStructHidesItsID(t *testing.T) {
 				return
 			}
 		}
-	})})
+	})}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -358,6 +358,9 @@ func (c checker) id(v *verdict, ops []*op, id int) {
 				add(o, kills, o.settled())
 			case o.kind == rotate && o.outcome == done:
 				add(o, ends, o.ret)
+				if c.replicated && o.since > 0 { // from when on it counts
+					part[len(part)-1].Call = int64(o.since)
+				}
 			case o.kind == rotate && o.outcome == unknown:
 				add(o, kills, forever)
 			case o.kind == rotate && c.replicated: // why is a plain question

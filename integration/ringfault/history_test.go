@@ -58,6 +58,7 @@ type op struct {
 	values  [fields]int64 // create: what was written; load: what was found
 	outcome outcome       //
 	call    time.Duration // by one monotonic clock
+	since   time.Duration // rotate: when its session was loaded
 	ret     time.Duration //
 	last    bool          // it was made when everything was over
 }

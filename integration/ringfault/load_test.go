@@ -135,6 +135,7 @@ type held struct {
 	session *session
 	id      int
 	data    *redsession.Session[account]
+	since   time.Duration // when its load began
 }
 
 func (w *workload) worker(name int, phase uint64) *worker {
@@ -390,6 +391,7 @@ func (g *worker) load(s *session, id int, secret string) (held, bool) {
 		return err
 	})
 	g.found(&o, h.data)
+	h.since = o.call
 	return h, o.outcome == done
 }
 
@@ -452,6 +454,7 @@ func (g *worker) rotate(h held) {
 	}
 	g.insist(o, func(ctx context.Context) error { return g.client.Rotate(ctx, h.data) }, func(o *op) {
 		o.next = h.session.add(h.data.ID())
+		o.since = h.since
 	})
 }
 

@@ -1,11 +1,11 @@
 -- KEYS: session, the node's mark
 -- ARGV: verifier, what ('save', 'touch', 'retire' or 'release'), when the last load asked, stamp, greatest stamp
--- known; of a rotation the next verifier, and for how many microseconds it has been under way; of a save {field,
--- '1' or '' if removed, value} ...
+-- known; of a rotation the next verifier, and for how many microseconds its client has known that the ID is valid; of
+-- a save {field, '1' or '' if removed, value} ...
 -- A write that needs a live session and a valid ID. A node that knows neither
 -- says MISSING: its copy is behind, or the ID is dead. The stamp of RETIRED is 0 if
 -- there is no vote, else 1, and 2 more if it is for a greater verifier, and 4 more if
--- the ID may have been let go here before this rotation began.
+-- the ID may have been let go here before that client knew it.
 local what, asked, stamp = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local ballot = '@r:' .. string.sub(ARGV[1], 4)
 local r = redis.call('HMGET', key, '@f', '@t', '@i', '@d', ARGV[1], ballot)

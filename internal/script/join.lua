@@ -18,6 +18,7 @@ if exists and string.sub(own['@f'] or '', 1, 2) ~= '1:' then return reply(NEWER)
 
 local part = ARGV[3] == ''
 if part and not exists then return reply(MISSING) end
+if part and ahead(tonumber(ARGV[8]), 0) then return reply(AHEAD) end -- the whole is taken
 
 local newer, set, remove, met = 0, {}, {}, {}
 local d, i, sent = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])

@@ -40,7 +40,7 @@ type Rival int64
 const (
 	RivalVoted   Rival = 1 << iota // it has a vote
 	RivalGreater                   // for a greater verifier
-	RivalEarlier                   // and let the ID go before this rotation began, or perhaps so
+	RivalEarlier                   // and perhaps let the ID go before this rotation's client knew it as valid
 )
 
 // Cell is one field of a copy.
@@ -68,7 +68,7 @@ type Guarded struct {
 	Stamp    int64
 	Base     int64  // the greatest stamp that its writer knows
 	Next     string // Retire, Release: the verifier to come
-	Lasted   int64  // Retire: for how long the rotation has been under way, in microseconds
+	Known    int64  // Retire: for how long its client has known that the ID is valid, in microseconds
 	Fields   []Cell // SaveFields
 }
 
@@ -149,7 +149,7 @@ func (g *Guarded) args() []any {
 	args := make([]any, 0, 7+3*len(g.Fields))
 	args = append(args, g.Verifier, g.What, g.Asked, g.Stamp, g.Base, g.Next)
 	if g.What == Retire {
-		return append(args, g.Lasted)
+		return append(args, g.Known)
 	}
 	for _, f := range g.Fields {
 		args = append(args, f.Name, present(f), f.Value)
