@@ -74,7 +74,7 @@ func (r *ring) ask(ctx context.Context, s *spot, enough func(*tally) bool, do fu
 			defer context.AfterFunc(r.ctx, cancel)()
 			l := n.life.Load()
 			reply, err := do(running, n.rdb, mark)
-			if n.failed(err); err != nil || reply.Verdict == script.CopyMissing {
+			if n.failed(err); err != nil || reply.Verdict == script.CopyMissing && !s.rotating {
 				n.owe(s.keys.Session)
 			}
 			answers <- response{n, l, reply, err, err != nil && (refused(err) || mark.Abandon())}

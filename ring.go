@@ -227,8 +227,9 @@ func (r *ring) stamp(ctx context.Context, base int64) int64 {
 
 // spot is where a session is.
 type spot struct {
-	keys   script.Keys
-	owners []*ringNode
+	keys     script.Keys
+	owners   []*ringNode
+	rotating bool // what a node lacks is brought by the rotation, as it was before
 }
 
 func (r *ring) spot(id sessionID) spot {

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/redsession/redsession/internal/reads"
+	"github.com/redsession/redsession/internal/script"
 )
 
 const (
@@ -230,7 +231,8 @@ func (n *ringNode) heard(err error) {
 // failed is told how a request to the node ended: one that does not answer is
 // left alone until a probe was answered.
 func (n *ringNode) failed(err error) {
-	if err == nil || refused(err) || n.ring.ctx.Err() != nil || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, context.Canceled) {
+	if err == nil || refused(err) || n.ring.ctx.Err() != nil || errors.Is(err, redis.ErrPoolTimeout) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, script.ErrAbandoned) {
 		return
 	}
 	n.heard(err)

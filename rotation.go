@@ -25,6 +25,7 @@ type rotation struct {
 
 func (r *ring) rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error) {
 	ro := &rotation{ring: r, spot: r.spot(id), id: id, next: next, w: w, was: doubt(w.again), newest: w.change.Base}
+	ro.spot.rotating = true
 	ro.retire = script.Guarded{Verifier: id.verifier(), What: script.Retire, Next: next.verifier()}
 	if !w.again && !w.due {
 		if rc, done := ro.atOnce(ctx); done {
@@ -43,6 +44,7 @@ func (ro *rotation) atOnce(ctx context.Context) (receipt, bool) {
 	if t := ro.vote(ctx); !ro.won(&t) {
 		return receipt{}, false
 	}
+	ro.spot.rotating = false
 	m := &replica{} // a part, which nobody takes who has no copy
 	stamp := ro.grow(ctx, m)
 	t := ro.join(ctx, &ro.spot, m, "")

@@ -54,9 +54,9 @@ for n = 10, first - 1, 2 do
 	had = had or 0
 	if stamp > had or stamp == had and greater(follows, was) then
 		if stamp >= low then
-			-- Who has the ID as valid has not voted, and takes over the vote of the
-			-- rotation of which it learns.
-			if follows and own[name] and not was then
+			-- Who has the ID as valid, or had no copy, has not voted, and takes over
+			-- the vote of the rotation of which it learns.
+			if follows and (not exists or own[name] and not was) then
 				set[#set + 1] = '@r:' .. string.sub(name, 4)
 				set[#set + 1] = vote(follows, micros)
 			end

@@ -53,7 +53,8 @@ const (
 	abandoned
 )
 
-var errAbandoned = errors.New("the caller gave up before it was sent")
+// ErrAbandoned is how a command ends that Abandon has kept from being sent.
+var ErrAbandoned = errors.New("the caller gave up before it was sent")
 
 // Abandon reports whether nothing was sent, and if so keeps it like that.
 func (s *Sent) Abandon() bool {
@@ -69,7 +70,7 @@ type mark struct {
 
 func (m mark) MarshalBinary() ([]byte, error) {
 	if !m.sent.state.CompareAndSwap(waiting, sent) && m.sent.state.Load() == abandoned {
-		return nil, errAbandoned
+		return nil, ErrAbandoned
 	}
 	return []byte(m.arg), nil
 }
