@@ -60,6 +60,7 @@ func (r *ring) ask(ctx context.Context, s *spot, enough func(*tally) bool, do fu
 	defer a.timer.Stop()
 	answers := make(chan response, len(s.owners))
 	sent := make([]*script.Sent, 0, len(s.owners))
+	rotating := s.rotating // now: late answers come when it is over
 	for _, n := range s.owners {
 		if !n.asks() || r.begin() != nil {
 			n.owe(s.keys.Session)
@@ -74,7 +75,7 @@ func (r *ring) ask(ctx context.Context, s *spot, enough func(*tally) bool, do fu
 			defer context.AfterFunc(r.ctx, cancel)()
 			l := n.life.Load()
 			reply, err := do(running, n.rdb, mark)
-			if n.failed(err); err != nil || reply.Verdict == script.CopyMissing && !s.rotating {
+			if n.failed(err); err != nil || reply.Verdict == script.CopyMissing && !rotating {
 				n.owe(s.keys.Session)
 			}
 			answers <- response{n, l, reply, err, err != nil && (refused(err) || mark.Abandon())}
