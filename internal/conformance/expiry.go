@@ -61,11 +61,15 @@ func (t *test) refreshes(c *client[profile], interval time.Duration, opts ...red
 		if t.target.Advance != nil {
 			t.elapse(interval - time.Millisecond)
 		}
-		loaded := c.load(s.ID())
-		saved := t.wire.during(func() { c.save(loaded) })
+		loaded, err := c.Load(s.ID())
+		saved := 0
+		if err == nil {
+			saved = t.wire.during(func() { err = c.Save(loaded) })
+		}
 		if t.now()-created >= interval.Milliseconds() {
 			return false
 		}
+		t.ok(err)
 		equal(t, "touched", t.touched(s.ID()), created)
 		equal(t, "packets of a save with no change", saved, 0)
 		equal(t, "expiry", loaded.ExpiresAt(), s.ExpiresAt())
@@ -76,7 +80,7 @@ func (t *test) refreshes(c *client[profile], interval time.Duration, opts ...red
 			t.elapse(interval)
 		}
 		before := t.now()
-		loaded, err := c.Load(s.ID())
+		loaded, err = c.Load(s.ID())
 		if t.target.Advance == nil && t.now()-created >= idle(s).Milliseconds() {
 			return false
 		}
