@@ -44,7 +44,7 @@ var table = []control{
 	}, "-faults 6 -kinds pause,cut -profile saves -jitter 60ms"},
 
 	{"an ID that was let go does nothing any more", []edit{
-		{"internal/script/guard.lua", "if retired then return reply(RETIRED) end", ""},
+		{"internal/script/guard.lua", "local valid, retired = verifier(r[5])", "local valid, retired = verifier(r[5]), nil"},
 	}, "-faults 4 -kinds pause,cut -profile rotations"},
 
 	{"a load asks a majority", []edit{
