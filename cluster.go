@@ -79,7 +79,8 @@ func (k *keyspace) locate(ctx context.Context) error {
 	return err
 }
 
-// node is the server that has the key. The topology is known: it does not block.
+// node is the server that has the key. It does not block where the topology is
+// known (locate).
 func (k *keyspace) node(ctx context.Context, key string) (*redis.Client, error) {
 	if k.cluster == nil {
 		return k.rdb.(*redis.Client), nil
