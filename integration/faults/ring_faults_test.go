@@ -1,4 +1,4 @@
-package ringfault
+package faults
 
 import (
 	"context"
