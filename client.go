@@ -34,6 +34,7 @@ type store interface {
 	rotate(ctx context.Context, id, next sessionID, w *write) (receipt, error)
 	delete(ctx context.Context, id sessionID) error
 	ping(ctx context.Context) error
+	health() []NodeHealth
 	comparesAndSets() bool
 	close() error
 }
@@ -274,6 +275,12 @@ func (c *Client[T]) Ping(ctx context.Context) error {
 	defer cancel()
 	return c.store.ping(ctx)
 }
+
+// Health tells what the client makes of its servers just now, from what has become of
+// its calls; it asks nobody and costs nothing. It lists those to which it has
+// connections, or has tried to, Sentinels too; on a ring all nodes that it has heard of.
+// With [WithRedis] it is empty, for the connections are not the client's own.
+func (c *Client[T]) Health() []NodeHealth { return c.store.health() }
 
 // Close ends the client's connections and goroutines. Calls that are under way
 // fail. Later calls give [ErrUnavailable], and closing again does nothing.

@@ -18,13 +18,18 @@ import (
 // Sentinel names, or Redis Cluster. Every session is one key there.
 type keyspace struct {
 	*calls
-	rdb     redis.UniversalClient
-	cluster *redis.ClusterClient // the same, if it is one
-	owned   bool                 // to be closed with the store
-	reads   *reads.Coalescer
-	located atomic.Bool // the cluster's topology is known: asking for a node does not block
-	prefix  string
-	format  string
+	rdb       redis.UniversalClient
+	endpoints *endpoints // nil for WithRedis
+	owned     bool       // rdb is to be closed with the store
+	reads     *reads.Coalescer
+
+	cluster    *redis.ClusterClient // rdb, if it is one
+	topology   *topology            // of WithCluster
+	located    atomic.Bool          // the topology is known: asking for a node does not block
+	suspicious atomic.Bool          // it shall be asked for again
+	refreshing atomic.Bool
+	prefix     string
+	format     string
 
 	durability *durability // of every write, if it is set
 	failsOver  bool        // a replica may take a master's place
@@ -37,16 +42,31 @@ func newKeyspace(c *config) *keyspace {
 	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: formatRecord(c.codec), durability: c.durability}
 	k.reads = reads.New(k.ctx, attemptTimeout)
 	if k.rdb == nil {
-		k.rdb, k.owned = connect(c, newDialer(c, k.calls).open), true
+		k.connect(c)
 	}
 	k.cluster, _ = k.rdb.(*redis.ClusterClient)
 	k.failsOver = k.cluster != nil || c.topologies[0] == "WithSentinel"
 	return k
 }
 
+func (k *keyspace) connect(c *config) {
+	d := newDialer(c, k.calls)
+	k.endpoints = d.watch(c.healthHook)
+	if c.topologies[0] == "WithCluster" {
+		k.topology = newTopology(c, d)
+		k.rdb = connect(c, d.open, k.topology.slots)
+	} else {
+		k.rdb = connect(c, d.open, nil)
+	}
+	k.owned = true
+}
+
 func (k *keyspace) close() error {
 	var err error
 	if k.calls.close() && k.owned {
+		if k.topology != nil {
+			k.topology.close()
+		}
 		// A connection that was closed just before is no failure to close.
 		if err = k.rdb.Close(); errors.Is(err, net.ErrClosed) || errors.Is(err, redis.ErrClosed) {
 			err = nil
@@ -57,11 +77,32 @@ func (k *keyspace) close() error {
 	return err
 }
 
-// suspect asks the driver to look at the topology again: by itself it does so
-// when redirected, but not when a node stops answering.
+// suspect has the topology looked at again: by itself the driver does so when
+// redirected, but not when a node stops answering.
 func (k *keyspace) suspect() {
-	if k.cluster != nil {
-		k.cluster.ReloadState(k.ctx)
+	if k.cluster == nil {
+		return
+	}
+	k.suspicious.Store(true)
+	if k.refreshing.CompareAndSwap(false, true) {
+		k.background(k.relocate)
+	}
+}
+
+// relocate looks at the topology again and again, until no call complains any more.
+func (k *keyspace) relocate() {
+	for k.suspicious.Swap(false) {
+		ctx, cancel := context.WithTimeout(k.ctx, attemptTimeout)
+		_ = k.cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }) // loads it first
+		cancel()
+		if k.topology != nil && k.topology.changed.Swap(false) {
+			k.news.tell()
+		}
+		k.sleep(k.ctx, refreshInterval)
+	}
+	k.refreshing.Store(false)
+	if k.suspicious.Load() {
+		k.suspect()
 	}
 }
 
@@ -376,21 +417,39 @@ func (k *keyspace) delete(ctx context.Context, id sessionID) error {
 	return err
 }
 
+func (k *keyspace) health() []NodeHealth {
+	if k.endpoints == nil {
+		return nil
+	}
+	return k.endpoints.health()
+}
+
 func (k *keyspace) comparesAndSets() bool { return true }
 
 func (k *keyspace) ping(ctx context.Context) error {
 	_, err := await(ctx, k.calls, nil, func(ctx context.Context) (struct{}, error) {
 		if k.cluster == nil {
-			return struct{}{}, k.rdb.Ping(ctx).Err()
+			return struct{}{}, k.insist(func() error { return k.rdb.Ping(ctx).Err() })
 		}
-		return struct{}{}, k.cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-			return node.Ping(ctx).Err()
+		return struct{}{}, k.insist(func() error {
+			return k.cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+				return k.insist(func() error { return node.Ping(ctx).Err() })
+			})
 		})
 	})
 	if err != nil {
 		return failure(ctx, false, err)
 	}
 	return nil
+}
+
+// insist asks a server that is down whether it still is.
+func (k *keyspace) insist(ask func() error) error {
+	err := ask()
+	if down, ok := errors.AsType[*downError](err); ok && k.endpoints.at(down.addr).look() {
+		return ask()
+	}
+	return err
 }
 
 // answer is what a script's reply means to the caller.

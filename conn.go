@@ -2,6 +2,7 @@ package redsession
 
 import (
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -12,9 +13,11 @@ const maxReply = 30 * time.Second
 
 // steady gives the driver's read timeout to each part of a reply, not to the
 // reply as a whole: a packet of many large sessions may take longer than a dead
-// server is waited for.
-func steady(conn net.Conn) net.Conn {
-	s := &steadyConn{Conn: conn}
+// server is waited for. It tells endpoint what becomes of requests, and sends none
+// while that is down.
+func steady(conn net.Conn, endpoint *endpoint) net.Conn {
+	s := &steadyConn{Conn: conn, endpoint: endpoint}
+	endpoint.linked(1)
 	if raw, ok := conn.(syscall.Conn); ok { // by which the driver sees a connection closed by the server
 		return struct {
 			*steadyConn
@@ -26,8 +29,31 @@ func steady(conn net.Conn) net.Conn {
 
 type steadyConn struct {
 	net.Conn
-	wait atomic.Int64 // the timeout that the driver has set, ns; 0: none
-	end  atomic.Int64 // when it ends at the latest, unix ns
+	endpoint *endpoint
+	asked    atomic.Bool  // an answer is due
+	wait     atomic.Int64 // the timeout that the driver has set, ns; 0: none
+	end      atomic.Int64 // when it ends at the latest, unix ns
+	closed   sync.Once
+}
+
+func (c *steadyConn) Close() error {
+	c.closed.Do(func() { c.endpoint.linked(-1) })
+	return c.Conn.Close()
+}
+
+// Write refuses the beginning of a request only: what follows must go along with it.
+func (c *steadyConn) Write(p []byte) (int, error) {
+	if !c.asked.Load() {
+		if err := c.endpoint.up(); err != nil {
+			return 0, err
+		}
+		c.asked.Store(true)
+	}
+	n, err := c.Conn.Write(p)
+	if err != nil && silent(err, ioTimeout) {
+		c.endpoint.failed(err)
+	}
+	return n, err
 }
 
 func (c *steadyConn) SetReadDeadline(t time.Time) error {
@@ -51,22 +77,30 @@ func (c *steadyConn) patience(t time.Time) {
 
 func (c *steadyConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if wait := c.wait.Load(); n > 0 && wait > 0 {
-		if now := time.Now(); now.UnixNano() < c.end.Load() {
-			c.Conn.SetReadDeadline(now.Add(time.Duration(wait)))
+	wait := time.Duration(c.wait.Load())
+	switch {
+	case n > 0:
+		c.asked.Store(false)
+		c.endpoint.heard()
+		if now := time.Now(); wait > 0 && now.UnixNano() < c.end.Load() {
+			c.Conn.SetReadDeadline(now.Add(wait))
 		}
+	case err != nil && c.asked.Load() && silent(err, wait):
+		c.endpoint.failed(err)
 	}
 	return n, err
 }
 
-// unmade is a connection that could not be made: every use of it says why.
+// unmade is a connection that could not be made: every use of it says why. One that lay
+// in the pool is not used: the driver looks at the socket first.
 type unmade struct{ err error }
 
-func (u *unmade) Read([]byte) (int, error)         { return 0, u.err }
-func (u *unmade) Write([]byte) (int, error)        { return 0, u.err }
-func (u *unmade) Close() error                     { return nil }
-func (u *unmade) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (u *unmade) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
-func (u *unmade) SetDeadline(time.Time) error      { return nil }
-func (u *unmade) SetReadDeadline(time.Time) error  { return nil }
-func (u *unmade) SetWriteDeadline(time.Time) error { return nil }
+func (u *unmade) Read([]byte) (int, error)              { return 0, u.err }
+func (u *unmade) Write([]byte) (int, error)             { return 0, u.err }
+func (u *unmade) SyscallConn() (syscall.RawConn, error) { return nil, u.err }
+func (u *unmade) Close() error                          { return nil }
+func (u *unmade) LocalAddr() net.Addr                   { return &net.TCPAddr{} }
+func (u *unmade) RemoteAddr() net.Addr                  { return &net.TCPAddr{} }
+func (u *unmade) SetDeadline(time.Time) error           { return nil }
+func (u *unmade) SetReadDeadline(time.Time) error       { return nil }
+func (u *unmade) SetWriteDeadline(time.Time) error      { return nil }

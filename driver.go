@@ -24,8 +24,9 @@ const (
 	stateInterval  = 2 * time.Second // how old a cluster's topology may be
 )
 
-// connect makes the driver's client for the topology. It opens no connection.
-func connect(c *config, dial DialFunc) redis.UniversalClient {
+// connect makes the driver's client for the topology. It opens no connection. slots
+// finds out about a cluster.
+func connect(c *config, dial DialFunc, slots func(context.Context) ([]redis.ClusterSlot, error)) redis.UniversalClient {
 	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	switch c.topologies[0] {
 	case "WithCluster":
@@ -33,7 +34,7 @@ func connect(c *config, dial DialFunc) redis.UniversalClient {
 			Addrs: c.addrs, Username: c.username, Password: c.password, Dialer: dial,
 			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 			DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
-			ClusterStateReloadInterval: stateInterval, DisableRoutingPolicies: true,
+			ClusterSlots: slots, ClusterStateReloadInterval: stateInterval, DisableRoutingPolicies: true,
 			DisableIdentity: true, MaintNotificationsConfig: quiet,
 		})
 	case "WithSentinel":
@@ -55,9 +56,10 @@ func connect(c *config, dial DialFunc) redis.UniversalClient {
 // dialer opens the driver's connections, by TLS if so configured. The driver may
 // dial in the background: Close ends that and waits for it too.
 type dialer struct {
-	calls *calls
-	dial  DialFunc
-	tls   *tls.Config
+	calls     *calls
+	dial      DialFunc
+	tls       *tls.Config
+	endpoints *endpoints // nil: not watched
 }
 
 func newDialer(c *config, calls *calls) *dialer {
@@ -68,6 +70,13 @@ func newDialer(c *config, calls *calls) *dialer {
 	return d
 }
 
+// watch has the dialer's servers watched.
+func (d *dialer) watch(hook func(NodeHealth)) *endpoints {
+	d.endpoints = newEndpoints(d.calls, hook)
+	d.endpoints.probe = d.probe
+	return d.endpoints
+}
+
 // open gives a connection. One that could not be made is given as such: the
 // driver counts failures to dial, and after some of them it answers by the last one
 // without a try, until a second or so after the server is back.
@@ -76,11 +85,22 @@ func (d *dialer) open(ctx context.Context, network, addr string) (net.Conn, erro
 		return nil, err
 	}
 	defer d.calls.wg.Done()
-	conn, err := d.connect(ctx, network, addr)
-	if err != nil && retriable(err) {
+	addr = unalias(addr)
+	endpoint := d.endpoints.at(addr)
+	if err := endpoint.up(); err != nil {
 		return &unmade{err}, nil
 	}
-	return conn, err
+	conn, err := d.connect(ctx, network, addr)
+	if err != nil {
+		if ctx.Err() == nil {
+			endpoint.failed(err)
+		}
+		if retriable(err) {
+			return &unmade{err}, nil
+		}
+		return nil, err
+	}
+	return steady(conn, endpoint), nil
 }
 
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -88,11 +108,8 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 	defer cancel()
 	defer context.AfterFunc(d.calls.ctx, cancel)()
 	conn, err := d.dial(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	if d.tls == nil {
-		return steady(conn), nil
+	if err != nil || d.tls == nil {
+		return conn, err
 	}
 	cfg := d.tls
 	if cfg.ServerName == "" && !cfg.InsecureSkipVerify {
@@ -104,7 +121,26 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 		conn.Close()
 		return nil, err
 	}
-	return steady(secure), nil
+	return secure, nil
+}
+
+// probe asks a server for any answer, be it an error: that it is loading, say, or
+// that a password is needed.
+func (d *dialer) probe(addr string) error {
+	conn, err := d.connect(d.calls.ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(d.calls.ctx, func() { conn.Close() })()
+	if err := conn.SetDeadline(time.Now().Add(ioTimeout)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 // transient are the replies of a server that did nothing, and may do it later.

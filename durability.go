@@ -159,7 +159,7 @@ func (c *durableCall) target(ctx context.Context, redirection error) (node *redi
 	addr := redirection.Error()[strings.LastIndexByte(redirection.Error(), ' ')+1:]
 	var mu sync.Mutex
 	_ = c.cluster.ForEachMaster(ctx, func(_ context.Context, n *redis.Client) error { // by a fresh topology
-		if mu.Lock(); n.Options().Addr == addr {
+		if mu.Lock(); unalias(n.Options().Addr) == addr {
 			node = n
 		}
 		mu.Unlock()

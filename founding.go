@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/redsession/redsession/internal/script"
 )
@@ -125,18 +124,6 @@ func (r *ring) empty(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (r *ring) sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-	case <-r.ctx.Done():
-	}
-	return false
 }
 
 // ended is why sleep has not slept.

@@ -35,6 +35,7 @@ type config struct {
 	tls                *tls.Config
 	username, password string
 	dialer             DialFunc
+	healthHook         func(NodeHealth)
 
 	idle, lifetime time.Duration
 	touch          time.Duration
@@ -165,6 +166,12 @@ func WithCredentials(username, password string) Option {
 // proxies and tunnels, to Sentinels too. It gets the addresses that the servers
 // announce.
 func WithDialer(dial DialFunc) Option { return func(c *config) { c.dialer = dial } }
+
+// WithHealthHook has hook called whenever a server's state changes: one call after the
+// other, in order, and without holding up anybody else. It must return soon, and not
+// call Close, which waits for it. See [Client.Health]. It excludes WithRedis. Default:
+// none.
+func WithHealthHook(hook func(NodeHealth)) Option { return func(c *config) { c.healthHook = hook } }
 
 // WithIdleTimeout sets how long a session lives without being used, for
 // sessions created by this client; the session remembers it. Default: 30 minutes.
@@ -326,6 +333,7 @@ func (c *config) validateRedis() error {
 	}
 	for name, set := range map[string]bool{
 		"WithTLS": c.tls != nil, "WithCredentials": c.username+c.password != "", "WithDialer": c.dialer != nil,
+		"WithHealthHook": c.healthHook != nil,
 	} {
 		if set {
 			return fmt.Errorf("redsession: WithRedis and %s exclude each other: set it on the client", name)

@@ -127,7 +127,7 @@ func (r *ring) tend() {
 	defer r.wg.Done()
 	cfg := &repairConfig{rate: repairRate, progress: func(RepairProgress) {}}
 	for r.sleep(r.ctx, recoverInterval/4) { // news come in swarms
-		news := *r.news.Load()
+		news := r.news.await()
 		wait := probeInterval
 		if r.tendOnce(cfg) {
 			wait = recoverInterval

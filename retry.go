@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redsession/redsession/internal/script"
@@ -21,11 +22,45 @@ type calls struct {
 	mu     sync.Mutex
 	closed bool
 	wg     sync.WaitGroup
+
+	news news // of servers: calls that wait may try again
 }
 
 func newCalls() *calls {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &calls{ctx: ctx, cancel: cancel}
+}
+
+// background runs f so that Close waits for it; not at all if the client is closed.
+func (c *calls) background(f func()) bool {
+	if c.begin() != nil {
+		return false
+	}
+	go func() {
+		defer c.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// news wakes those who wait for it.
+type news struct{ next atomic.Pointer[chan struct{}] }
+
+// await is closed by the next tell.
+func (n *news) await() <-chan struct{} {
+	for {
+		if next := n.next.Load(); next != nil {
+			return *next
+		}
+		next := make(chan struct{})
+		n.next.CompareAndSwap(nil, &next)
+	}
+}
+
+func (n *news) tell() {
+	if next := n.next.Swap(nil); next != nil {
+		close(*next)
+	}
 }
 
 func (c *calls) begin() error {
@@ -100,6 +135,9 @@ func once[R any](ctx context.Context, k *keyspace, attempt func(context.Context,
 		return r, false, k.misplaced(err)
 	}
 	k.suspect()
+	if unsent(err) {
+		return r, false, err
+	}
 	return r, doubt(!sent.Abandon()), err
 }
 
@@ -157,24 +195,42 @@ const (
 	maxBackoff = 250 * time.Millisecond
 )
 
-// pause waits before the next attempt. It reports false when ctx or the client
-// has ended.
+// pause waits before the next attempt, or until there is news. It reports false when
+// ctx or the client has ended.
 func (c *calls) pause(ctx context.Context, try int) bool {
-	return backoff(ctx, c.ctx.Done(), try)
+	timer := time.NewTimer(backoff(try))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.news.await():
+		return c.sleep(ctx, jitter(minBackoff))
+	case <-ctx.Done():
+		return false
+	case <-c.ctx.Done():
+		return false
+	}
 }
 
-// backoff waits longer each time, and never in step with other clients.
-func backoff(ctx context.Context, closed <-chan struct{}, try int) bool {
-	timer := time.NewTimer(jitter(min(minBackoff<<min(try, 16), maxBackoff)))
+func (c *calls) sleep(ctx context.Context, d time.Duration) bool { return sleep(ctx, c.ctx.Done(), d) }
+
+// sleep reports false when ctx or until has ended before.
+func sleep(ctx context.Context, until <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
 	case <-ctx.Done():
 		return false
-	case <-closed:
+	case <-until:
 		return false
 	}
+}
+
+// backoff is longer each time, and never in step with other clients.
+func backoff(try int) time.Duration {
+	return jitter(min(minBackoff<<min(try, 16), maxBackoff))
 }
 
 // jitter is between a half of d and d.

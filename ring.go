@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redsession/redsession/internal/script"
@@ -42,8 +41,10 @@ type ring struct {
 	began            time.Time
 
 	start   sync.Once
-	news    atomic.Pointer[chan struct{}] // closed when something has changed
-	tending sync.Mutex                    // one repair at a time in this client
+	news    news       // that something has changed
+	tending sync.Mutex // one repair at a time in this client
+	showing sync.Mutex // of each node: what is shown of it
+	report  *reporter
 }
 
 func newRing(c *config) store {
@@ -55,8 +56,7 @@ func newRing(c *config) store {
 		calls: newCalls(), hash: hash, prefix: c.prefix, format: formatRecord(c.codec),
 		markKey: c.prefix + ":@mark", ringKey: c.prefix + ":@ring", record: ringRecord(hash), lifetime: c.lifetime, clock: c.clock, began: time.Now(),
 	}
-	news := make(chan struct{})
-	r.news.Store(&news)
+	r.report = &reporter{calls: r.calls, hook: c.healthHook}
 	for _, n := range c.nodes {
 		r.nodes = append(r.nodes, newRingNode(r, n, c))
 	}
@@ -125,7 +125,7 @@ func (r *ring) greet() {
 	timeout := time.NewTimer(5 * hedge)
 	defer timeout.Stop()
 	for {
-		news := *r.news.Load()
+		news := r.news.await()
 		waiting := false
 		for _, n := range r.nodes {
 			waiting = waiting || n.life.Load() == nil && n.down.Load() == 0
@@ -160,8 +160,30 @@ func (r *ring) close() error {
 
 // changed wakes who waits for news of the nodes.
 func (r *ring) changed() {
-	news := make(chan struct{})
-	close(*r.news.Swap(&news))
+	r.news.tell()
+	r.showing.Lock()
+	defer r.showing.Unlock()
+	for _, n := range r.nodes {
+		if now := n.health(); now.State != n.shown.State {
+			now.Since = time.Now()
+			n.shown = now
+			r.report.tell(now)
+		} else {
+			n.shown.Err = now.Err
+		}
+	}
+}
+
+func (r *ring) health() []NodeHealth {
+	r.showing.Lock()
+	defer r.showing.Unlock()
+	var list []NodeHealth
+	for _, n := range r.nodes {
+		if n.shown.State != "" {
+			list = append(list, n.shown)
+		}
+	}
+	return list
 }
 
 func (r *ring) uptime() int64 { return max(1, int64(time.Since(r.began))) }
@@ -288,7 +310,7 @@ func (r *ring) gather(ctx context.Context, s *spot) error {
 		return err
 	}
 	for {
-		news := *r.news.Load()
+		news := r.news.await()
 		err := r.quorum(s)
 		if lost := (*quorumError)(nil); err == nil || errors.As(err, &lost) && lost.long {
 			return err

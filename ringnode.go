@@ -46,6 +46,7 @@ type ringNode struct {
 	clock  atomic.Pointer[moment]
 	missed atomic.Bool // it was away, and may have missed writes
 	wake   chan struct{}
+	shown  NodeHealth // with showing of the ring held
 }
 
 // life is what is known of a node between two changes of it. An answer counts
@@ -85,7 +86,7 @@ func newRingNode(r *ring, n Node, c *config) *ringNode {
 	one := *c
 	one.topologies, one.addrs = []string{"WithAddr"}, []string{n.Addr}
 	one.onConnect = func(ctx context.Context, conn *redis.Conn) error { return node.greet(ctx, conn.Pipelined) }
-	node.rdb = connect(&one, newDialer(&one, r.calls).open).(*redis.Client)
+	node.rdb = connect(&one, newDialer(&one, r.calls).open, nil).(*redis.Client)
 	node.reads = reads.New(r.ctx, ringAttempt)
 	node.reads.Witness(r.markKey, func() any { return &departure{node.life.Load(), attempt{began: time.Now()}} })
 	return node
@@ -311,4 +312,19 @@ func (n *ringNode) state() string {
 	default:
 		return n.Name + " does not count: " + l.lacks
 	}
+}
+
+// health is that of the node now, without since when; of one that was never heard of
+// it has no state.
+func (n *ringNode) health() NodeHealth {
+	h := NodeHealth{Name: n.Name, Addr: n.Addr}
+	switch {
+	case n.down.Load() != 0:
+		h.State, h.Err = Down, errors.New(n.state())
+	case n.counts():
+		h.State = Healthy
+	case n.life.Load() != nil:
+		h.State, h.Err = Suspect, errors.New(n.state())
+	}
+	return h
 }

@@ -78,7 +78,7 @@ func (c *Client[T]) Update(ctx context.Context, id string, fn func(*Session[T]) 
 		switch {
 		case err == nil:
 			return s, nil
-		case errors.Is(err, errChanged) && backoff(ctx, nil, try):
+		case errors.Is(err, errChanged) && sleep(ctx, nil, backoff(try)):
 		case errors.Is(err, errChanged),
 			try > 0 && ctx.Err() != nil && errors.Is(err, ErrUnavailable):
 			return nil, &callError{kind: ErrConflict, ctx: ctx.Err()}

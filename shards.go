@@ -23,8 +23,17 @@ type shards struct {
 
 func newShards(c *config, hash *HashRing) *shards {
 	s := &shards{hash: hash, asking: make(chan struct{}, 1), key: c.prefix + ":@ring", record: ringRecord(hash)}
+	var telling sync.Mutex
 	for _, n := range hash.nodes {
 		one := *c
+		if hook := c.healthHook; hook != nil {
+			one.healthHook = func(h NodeHealth) {
+				telling.Lock()
+				defer telling.Unlock()
+				h.Name = n.Name
+				hook(h)
+			}
+		}
 		one.topologies, one.addrs = []string{"WithAddr"}, []string{n.Addr}
 		one.onConnect = func(ctx context.Context, conn *redis.Conn) error { return s.check(ctx, conn, n.Name) }
 		s.nodes = append(s.nodes, newKeyspace(&one))
@@ -217,6 +226,17 @@ func (s *shards) ping(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (s *shards) health() []NodeHealth {
+	var list []NodeHealth
+	for i, k := range s.nodes {
+		for _, h := range k.health() {
+			h.Name = s.hash.nodes[i].Name
+			list = append(list, h)
+		}
+	}
+	return list
 }
 
 func (s *shards) close() error {
