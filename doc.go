@@ -43,6 +43,30 @@
 // was heard. A session is not a transaction: of one field the last save wins, and [Client.Update] is there for
 // compare-and-set. Who can write to the store is trusted.
 //
+// # By fault
+//
+// What becomes of a call in a fault, and of what was confirmed before it; "waits" is as
+// long as its context lasts, then it is [ErrUnavailable] or [ErrUnconfirmed]. A call that
+// only one server can answer is not sent to it while it is down ([Client.Health]).
+//
+//	fault                         one Redis         Cluster, Sentinel               ring of 3 copies
+//	a server crashes              waits for it      waits for its successor         goes on
+//	  what was saved just before  by persistence    may be lost, unless             kept
+//	                                                [WithMinReplicas]
+//	  a logout or rotation        by persistence    kept, if a replica was there    kept
+//	a server hangs                waits for it      the same, one timeout later     goes on
+//	  when it goes on             is used at once   serves nothing old to whoever   is brought up to date
+//	                                                knows its successor             first
+//	a server is cut off           waits for it      as when it hangs                goes on
+//	restarts one by one           waits for each    nothing is lost, if masters     nothing is lost, one
+//	                                                hand over (CLUSTER FAILOVER)    at a time
+//	a server loses its data       logged out        as if it had crashed: restart   kept
+//	                                                it after its successor is there
+//	slots move, nodes come and go                   nothing is lost or repeated     refused
+//	an answer is lost             repeated, and applied once; or ErrUnconfirmed, never "failed"
+//	a context ends                the call returns at once, whatever the servers do
+//	clients' clocks are wrong     nothing happens
+//
 // # The ring
 //
 // With [WithRing] the client itself decides where a session is, and keeps it on
