@@ -53,6 +53,7 @@ type (
 	}
 	// loaded is a hash as read, and the server's time just before.
 	loaded struct {
+		id   sessionID // surely
 		hash map[string]string
 		now  int64
 		err  error
@@ -155,12 +156,12 @@ func (c *Client[T]) Create(ctx context.Context, data T, opts ...CreateOption) (*
 	if err := c.checkWrite(stored); err != nil {
 		return nil, err
 	}
-	id, r, err := c.store.create(ctx, principalTag(principal), n)
+	id, r, err := c.store.create(ctx, c.cfg.peppers.principalTag(principal), n)
 	if err != nil {
 		return nil, err
 	}
 	return &Session[T]{
-		Data: data, secret: &id, principal: principal, stored: stored, seen: c.see(r.now), since: began,
+		Data: data, secret: &concealed{&id}, principal: principal, stored: stored, seen: c.see(r.now), since: began,
 		records: records{version: r.version, created: r.now, deadline: r.now + n.lifetime, idle: n.idle, touched: r.touched},
 	}, nil
 }
@@ -189,7 +190,7 @@ func (c *Client[T]) LoadMany(ctx context.Context, ids ...string) []Result[T] {
 	results := make([]Result[T], len(ids))
 	good, at := make([]sessionID, 0, len(ids)), make([]int, 0, len(ids))
 	for i, s := range ids {
-		if id, ok := parseID(s); ok {
+		if id, ok := parseID(s, &c.cfg.peppers); ok {
 			good, at = append(good, id), append(at, i)
 		} else {
 			results[i].Err = ErrNotFound
@@ -202,8 +203,8 @@ func (c *Client[T]) LoadMany(ctx context.Context, ids ...string) []Result[T] {
 	var dueAt []int
 	for j, l := range c.store.read(ctx, good) {
 		r := &results[at[j]]
-		if r.Session, r.Err = c.open(good[j], l, began); r.Err == nil && c.touchDue(r.Session) {
-			due, dueAt = append(due, refreshed{good[j], l.now}), append(dueAt, at[j])
+		if r.Session, r.Err = c.open(l, began); r.Err == nil && c.touchDue(r.Session) {
+			due, dueAt = append(due, refreshed{l.id, l.now}), append(dueAt, at[j])
 		}
 	}
 	if len(due) == 0 {
@@ -221,7 +222,7 @@ func (c *Client[T]) LoadMany(ctx context.Context, ids ...string) []Result[T] {
 }
 
 // open makes a session of a hash.
-func (c *Client[T]) open(id sessionID, l loaded, began time.Time) (*Session[T], error) {
+func (c *Client[T]) open(l loaded, began time.Time) (*Session[T], error) {
 	if l.err != nil {
 		return nil, l.err
 	}
@@ -236,7 +237,7 @@ func (c *Client[T]) open(id sessionID, l loaded, began time.Time) (*Session[T], 
 	if name, ok := checkSize(l.hash, c.cfg.maxSize); !ok {
 		return nil, &DecodeError{Field: name, reason: "larger than WithMaxSize or the number of fields allow"}
 	}
-	s := &Session[T]{secret: &id, records: r, stored: l.hash, seen: c.see(l.now), since: began}
+	s := &Session[T]{secret: &concealed{&l.id}, records: r, stored: l.hash, seen: c.see(l.now), since: began}
 	if err := c.mapping.decode(l.hash, &s.Data); err != nil {
 		return nil, err
 	}
@@ -248,12 +249,16 @@ func (c *Client[T]) open(id sessionID, l loaded, began time.Time) (*Session[T], 
 func (c *Client[T]) Touch(ctx context.Context, id string) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	good, ok := parseID(id)
+	good, ok := parseID(id, &c.cfg.peppers)
 	if !ok {
 		return ErrNotFound
 	}
-	_, err := c.store.touch(ctx, good)
-	return err
+	for _, candidate := range good.candidates() {
+		if _, err := c.store.touch(ctx, candidate); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return ErrNotFound
 }
 
 // Delete ends a session: a logout. Nothing brings it back. An ID that opens no
@@ -261,11 +266,16 @@ func (c *Client[T]) Touch(ctx context.Context, id string) error {
 func (c *Client[T]) Delete(ctx context.Context, id string) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	good, ok := parseID(id)
+	good, ok := parseID(id, &c.cfg.peppers)
 	if !ok {
 		return nil
 	}
-	return c.store.delete(ctx, good)
+	for _, candidate := range good.candidates() {
+		if err := c.store.delete(ctx, candidate); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Ping asks the server, of a cluster each master, whether it is there. Unlike

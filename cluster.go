@@ -29,6 +29,7 @@ type keyspace struct {
 	suspicious atomic.Bool          // it shall be asked for again
 	refreshing atomic.Bool
 	prefix     string
+	peppers    *peppers
 	format     string
 
 	durability *durability // of every write, if it is set
@@ -39,7 +40,7 @@ type keyspace struct {
 }
 
 func newKeyspace(c *config) *keyspace {
-	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: formatRecord(c.codec), durability: c.durability}
+	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: formatRecord(c.codec), peppers: &c.peppers, durability: c.durability}
 	k.reads = reads.New(k.ctx, attemptTimeout)
 	if k.rdb == nil {
 		k.connect(c)
@@ -140,7 +141,7 @@ func (k *keyspace) create(ctx context.Context, tag string, n newSession) (sessio
 	var ghosts []sessionID
 	var was doubt
 	for try := 0; ; try++ {
-		id, former := newID(tag), ghosts
+		id, former := newID(tag, k.peppers), ghosts
 		r, unsure, err := once(ctx, k, func(ctx context.Context, sent *script.Sent) (r result, err error) {
 			for _, ghost := range former {
 				if _, err = script.Void(ctx, k.rdb, ghost.key(k.prefix), ghost.verifier(), voidTTL); err != nil {
@@ -158,7 +159,7 @@ func (k *keyspace) create(ctx context.Context, tag string, n newSession) (sessio
 			return id, receipt{now: r.Now, version: r.Version, touched: r.Touched}, nil
 		case err == nil: // the locator is taken: one in 2^66 for each session of the tag
 		case !retriable(err) || !k.pause(ctx, try):
-			return "", receipt{}, failure(ctx, was || unsure, err)
+			return sessionID{}, receipt{}, failure(ctx, was || unsure, err)
 		case bool(unsure):
 			was = true
 			ghosts = append(ghosts[:len(ghosts):len(ghosts)], id)
@@ -186,7 +187,9 @@ func (k *keyspace) read(ctx context.Context, ids []sessionID) []loaded {
 				again = append(again, i)
 			} else if r.err != nil {
 				r.err = failure(ctx, false, r.err)
-			} else if _, ok := r.hash[ids[i].verifier()]; !ok {
+			} else if id, ok := ids[i].match(func(v string) bool { _, ok := r.hash[v]; return ok }); ok {
+				r.id = id
+			} else {
 				r.err = ErrNotFound
 			}
 		}
@@ -247,7 +250,7 @@ func (k *keyspace) readOnce(ctx context.Context, ids []sessionID, todo []int, re
 			err = ctx.Err()
 		}
 		err = k.misplaced(err)
-		result[i] = loaded{hash, now, cause(ctx, result[i].err, err)}
+		result[i] = loaded{hash: hash, now: now, err: cause(ctx, result[i].err, err)}
 		switch {
 		case err == nil:
 		case redirected(err):

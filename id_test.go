@@ -5,22 +5,24 @@ import (
 	"testing"
 )
 
+var plain = new(peppers)
+
 func TestNewIDsAreWellFormedAndDifferent(t *testing.T) {
 	const tag = "aZ-_"
 	locators, secrets, tags := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	const n = 1000
 	for range n {
-		id := newID(tag)
-		parsed, ok := parseID(string(id))
-		if !ok || parsed != id || len(id) != idLen || !strings.HasPrefix(string(id), tag) {
-			t.Fatalf("%q is not well-formed", id)
+		id := newID(tag, plain)
+		parsed, ok := parseID(id.text, plain)
+		if !ok || parsed != id || len(id.text) != idLen || !strings.HasPrefix(id.text, tag) {
+			t.Fatalf("%q is not well-formed", id.text)
 		}
 		next := id.renewed()
-		if _, ok := parseID(string(next)); !ok || next.handle() != id.handle() || next == id {
-			t.Fatalf("%q is renewed to %q", id, next)
+		if _, ok := parseID(next.text, plain); !ok || next.handle() != id.handle() || next == id {
+			t.Fatalf("%q is renewed to %q", id.text, next.text)
 		}
-		locators[string(id[tagLen:handleLen])] = true
-		secrets[string(id[handleLen+1:])], secrets[string(next[handleLen+1:])] = true, true
+		locators[id.text[tagLen:handleLen]] = true
+		secrets[id.text[handleLen+1:]], secrets[next.text[handleLen+1:]] = true, true
 		tag := randomTag()
 		if len(tag) != tagLen {
 			t.Fatalf("tag %q", tag)
@@ -36,13 +38,13 @@ func TestEveryBitOfALocatorAndASecretIsUsed(t *testing.T) {
 	last := map[byte]bool{} // of the secret: it has 2 bits
 	inner := [idLen]map[byte]bool{}
 	for range 2000 {
-		id := newID("aaaa")
-		last[id[idLen-1]] = true
+		id := newID("aaaa", plain)
+		last[id.text[idLen-1]] = true
 		for i := tagLen; i < idLen-1; i++ {
 			if inner[i] == nil {
 				inner[i] = map[byte]bool{}
 			}
-			inner[i][id[i]] = true
+			inner[i][id.text[i]] = true
 		}
 	}
 	if len(last) != 4 {
@@ -56,23 +58,25 @@ func TestEveryBitOfALocatorAndASecretIsUsed(t *testing.T) {
 }
 
 func TestKeysAndVerifiers(t *testing.T) {
-	id := newID("tag1")
-	if key, want := id.key("p:x"), "p:x:{tag1}:"+string(id[4:15]); key != want {
+	id := newID("tag1", plain)
+	if key, want := id.key("p:x"), "p:x:{tag1}:"+id.text[4:15]; key != want {
 		t.Errorf("key %q, want %q", key, want)
 	}
 	v := id.verifier()
 	if !strings.HasPrefix(v, "@a:") || len(v) != 3+22 || v != id.verifier() {
 		t.Errorf("verifier %q", v)
 	}
-	for _, other := range []sessionID{id.renewed(), newID("tag1"), sessionID("tag2") + id[4:]} {
+	moved := id
+	moved.text = "tag2" + id.text[4:]
+	for _, other := range []sessionID{id.renewed(), newID("tag1", plain), moved} {
 		if other.verifier() == v {
-			t.Errorf("%q and %q have the same verifier", id, other)
+			t.Errorf("%q and %q have the same verifier", id.text, other.text)
 		}
 	}
-	if strings.Contains(v, string(id[handleLen+1:])) {
+	if strings.Contains(v, id.text[handleLen+1:]) {
 		t.Error("the verifier shows the secret")
 	}
-	if digest("a", "bc") == digest("b", "c") {
+	if plain.digest(0, "a", "bc") == plain.digest(0, "b", "c") {
 		t.Error("a digest does not depend on its domain")
 	}
 }
@@ -80,13 +84,41 @@ func TestKeysAndVerifiers(t *testing.T) {
 func TestPrincipalTags(t *testing.T) {
 	seen := map[string]bool{}
 	for _, p := range []string{"1001", "1001", "1002", "x", "\x00", strings.Repeat("x", maxPrincipal)} {
-		seen[principalTag(p)] = true
+		seen[plain.principalTag(p)] = true
 	}
 	for range 20 {
-		seen[principalTag("")] = true
+		seen[plain.principalTag("")] = true
 	}
 	if len(seen) != 25 {
 		t.Errorf("%d tags of 5 principals and 20 of nobody", len(seen))
+	}
+}
+
+func TestAPepperKeysTheDigests(t *testing.T) {
+	a, b := []byte("0123456789abcdef"), []byte("0123456789abcdeg")
+	both, onlyA := peppers{a, b, nil}, peppers{a}
+	id := newID("tag1", &both)
+	parsed, ok := parseID(id.text, &both)
+	if !ok || len(parsed.candidates()) != 3 || len(id.candidates()) != 1 {
+		t.Fatalf("%d candidates", len(parsed.candidates()))
+	}
+	verifiers := map[string]bool{}
+	for _, c := range parsed.candidates() {
+		verifiers[c.verifier()] = true
+		match, found := parsed.match(func(v string) bool { return v == c.verifier() })
+		if !found || match != c || match.renewed().pepper != 0 {
+			t.Errorf("pepper %d: matched %d, %v", c.pepper, match.pepper, found)
+		}
+	}
+	unpeppered, _ := parseID(id.text, plain)
+	if len(verifiers) != 3 || !verifiers[unpeppered.verifier()] || id.verifier() != parsed.candidates()[0].verifier() {
+		t.Errorf("verifiers %v", verifiers)
+	}
+	if _, found := parsed.match(func(string) bool { return false }); found {
+		t.Error("an unknown ID matches")
+	}
+	if both.principalTag("x") != onlyA.principalTag("x") || both.principalTag("x") == plain.principalTag("x") {
+		t.Error("the tag of a principal does not go by the current pepper")
 	}
 }
 
@@ -101,20 +133,20 @@ func spelled(s string) bool {
 
 // What is accepted is exactly what can have been made: it encodes to itself.
 func FuzzParseID(f *testing.F) {
-	id := string(newID("aZ09"))
+	id := newID("aZ09", plain).text
 	for _, s := range []string{id, id[:37], id + "A", id[:15], id[:36] + "\n\n", id[:37] + "B", strings.Repeat("A", 38), ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		id, ok := parseID(s)
+		id, ok := parseID(s, plain)
 		if ok != spelled(s) {
 			t.Fatalf("parseID(%q) is %v", s, ok)
 		}
 		if !ok {
 			return
 		}
-		if string(id) != s {
-			t.Errorf("%q became %q", s, id)
+		if id.text != s {
+			t.Errorf("%q became %q", s, id.text)
 		}
 		secret, err := base64url.DecodeString(s[16:])
 		if err != nil || len(secret) != 16 || base64url.EncodeToString(secret) != s[16:] {

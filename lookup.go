@@ -321,7 +321,7 @@ func decide(list []*lookup) []*lookup {
 }
 
 func (m *replica) knows(id sessionID) bool {
-	_, known := m.ids[id.verifier()]
+	_, known := id.match(func(v string) bool { _, ok := m.ids[v]; return ok })
 	return known
 }
 
@@ -365,10 +365,14 @@ func (r *ring) read(ctx context.Context, ids []sessionID) []loaded {
 		switch {
 		case l.err != nil:
 			result[i].err = l.err
-		case l.m == nil || !l.m.valid(l.id.verifier()):
+		case l.m == nil:
 			result[i].err = ErrNotFound
 		default:
-			result[i] = loaded{hash: l.m.hash(), now: l.now}
+			if id, ok := l.id.match(l.m.valid); ok {
+				result[i] = loaded{id: id, hash: l.m.hash(), now: l.now}
+			} else {
+				result[i].err = ErrNotFound
+			}
 		}
 	}
 	return result

@@ -1,6 +1,7 @@
 package redsession
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -42,6 +43,7 @@ type config struct {
 	touchSet       bool
 	replicasSet    bool
 	prefix         string
+	peppers        peppers
 	codec          Codec
 	maxSize        int
 	timeout        time.Duration
@@ -195,6 +197,27 @@ func WithTouchInterval(d time.Duration) Option {
 // share a server. It must not be empty or contain braces. Default: "session".
 func WithPrefix(prefix string) Option { return func(c *config) { c.prefix = prefix } }
 
+// WithPepper makes the stored digests of IDs and principals keyed ones (HMAC-SHA-256), by
+// a secret that the store does not hold: at least 16 random bytes, the same for all
+// clients. Without it, who sees the store or a handle can test guesses of a principal,
+// and who can write to the store can plant an ID of his own; with it he can only bring
+// back what was there before.
+//
+// Sessions made with a previous pepper stay valid, as do those made without one if an
+// empty one is among the previous. New sessions and rotations take the current one. To
+// change it without logging anybody out, first give the new one to all clients as a
+// previous one, then as the current one with the old as previous, and drop that after the
+// longest lifetime. As long as there are previous ones, Touch and Delete by ID may take a
+// round trip for each. Default: none.
+func WithPepper(current []byte, previous ...[]byte) Option {
+	return func(c *config) {
+		c.peppers = peppers{bytes.Clone(current)}
+		for _, p := range previous {
+			c.peppers = append(c.peppers, bytes.Clone(p))
+		}
+	}
+}
+
 // WithCodec sets how fields become bytes. Default: [MsgPack].
 func WithCodec(codec Codec) Option { return func(c *config) { c.codec = codec } }
 
@@ -291,6 +314,9 @@ func (c *config) validate() error {
 	}
 	if c.prefix == "" || strings.ContainsAny(c.prefix, "{}") {
 		return fail("WithPrefix: %q is empty or contains a brace", c.prefix)
+	}
+	if err := c.peppers.validate(); err != nil {
+		return err
 	}
 	if c.codec == nil {
 		return fail("WithCodec: no codec")

@@ -19,10 +19,10 @@ func (r *ring) comparesAndSets() bool { return false }
 func (r *ring) create(ctx context.Context, tag string, n newSession) (sessionID, receipt, error) {
 	var was doubt
 	for try := 0; ; try++ {
-		id := newID(tag)
+		id := newID(tag, r.peppers)
 		s := r.spot(id)
 		if err := r.gather(ctx, &s); err != nil {
-			return "", receipt{}, failure(ctx, was, err)
+			return sessionID{}, receipt{}, failure(ctx, was, err)
 		}
 		now := r.now(ctx)
 		stamp := r.stamp(ctx, 0)
@@ -40,7 +40,7 @@ func (r *ring) create(ctx context.Context, tag string, n newSession) (sessionID,
 		// The next one takes another ID: nobody has this one.
 		was = was || t.unsure
 		if !t.retriable(&s) || !r.pause(ctx, try) {
-			return "", receipt{}, failure(ctx, was, r.because(&s, &t))
+			return sessionID{}, receipt{}, failure(ctx, was, r.because(&s, &t))
 		}
 	}
 }

@@ -34,6 +34,7 @@ type ring struct {
 	hash             *HashRing
 	nodes            []*ringNode
 	prefix, format   string
+	peppers          *peppers
 	markKey, ringKey string
 	record           string        // of the ring, on every node
 	lifetime         time.Duration // of this client's sessions
@@ -53,7 +54,7 @@ func newRing(c *config) store {
 		return newShards(c, hash)
 	}
 	r := &ring{
-		calls: newCalls(), hash: hash, prefix: c.prefix, format: formatRecord(c.codec),
+		calls: newCalls(), hash: hash, prefix: c.prefix, format: formatRecord(c.codec), peppers: &c.peppers,
 		markKey: c.prefix + ":@mark", ringKey: c.prefix + ":@ring", record: ringRecord(hash), lifetime: c.lifetime, clock: c.clock, began: time.Now(),
 	}
 	r.report = &reporter{calls: r.calls, hook: c.healthHook}
@@ -257,7 +258,7 @@ type spot struct {
 func (r *ring) spot(id sessionID) spot {
 	s := spot{keys: script.Keys{Session: id.key(r.prefix), Mark: r.markKey}}
 	var buf [8]int
-	for _, i := range r.hash.AppendOwners(buf[:0], string(id[:tagLen])) {
+	for _, i := range r.hash.AppendOwners(buf[:0], id.tag()) {
 		s.owners = append(s.owners, r.nodes[i])
 	}
 	return s

@@ -33,7 +33,7 @@ func (c *Client[T]) Save(ctx context.Context, s *Session[T]) error {
 		if !c.touchDue(s) {
 			return nil
 		}
-		r, err := c.store.touch(ctx, *s.secret)
+		r, err := c.store.touch(ctx, *s.secret.sessionID)
 		if err == nil {
 			c.touched(s, r)
 		}
@@ -44,7 +44,7 @@ func (c *Client[T]) Save(ctx context.Context, s *Session[T]) error {
 
 func (c *Client[T]) save(ctx context.Context, s *Session[T], w *write) error {
 	w.touched, w.due = s.records.touched, c.touchDue(s)
-	r, err := c.store.save(ctx, *s.secret, w)
+	r, err := c.store.save(ctx, *s.secret.sessionID, w)
 	if err != nil {
 		s.pending = nil
 		if errors.Is(err, ErrUnconfirmed) {
@@ -128,7 +128,7 @@ func (c *Client[T]) Rotate(ctx context.Context, s *Session[T]) error {
 func (c *Client[T]) rotate(ctx context.Context, s *Session[T], next sessionID, w *write) error {
 	began := time.Now()
 	w.touched, w.due, w.since = s.records.touched, c.touchDue(s), s.since
-	r, err := c.store.rotate(ctx, *s.secret, next, w)
+	r, err := c.store.rotate(ctx, *s.secret.sessionID, next, w)
 	if err != nil {
 		s.pending = nil
 		if errors.Is(err, ErrUnconfirmed) && !w.yields {
@@ -136,7 +136,7 @@ func (c *Client[T]) rotate(ctx context.Context, s *Session[T], next sessionID, w
 		}
 		return err
 	}
-	s.secret, s.since = &next, began
+	s.secret, s.since = &concealed{&next}, began
 	c.saved(s, w.change, r)
 	return nil
 }

@@ -24,9 +24,7 @@ type Session[T any] struct {
 	// Data is the application's part.
 	Data T
 
-	// secret is the ID, behind a pointer because fmt prints what it finds in
-	// somebody else's unexported fields without asking our Format.
-	secret    *sessionID
+	secret    *concealed
 	principal string
 	records   records
 	stored    map[string]string // the hash as far as it is known; never changed in place
@@ -34,6 +32,10 @@ type Session[T any] struct {
 	since     time.Time // the ID was valid at some time after this
 	pending   *pending
 }
+
+// concealed is an ID that fmt does not print: what it finds in somebody else's unexported
+// fields it prints without asking our Format, and for some verbs it follows one pointer.
+type concealed struct{ *sessionID }
 
 // records are the session's own records. Times are milliseconds of the server's
 // clock.
@@ -55,7 +57,7 @@ type seen struct {
 // the same write, before anything else is done with the session.
 type pending struct {
 	change script.Change
-	next   *sessionID // a rotation's, behind a pointer like secret; nil for a save
+	next   *sessionID // a rotation's, concealed like secret; nil for a save
 	stamp  int64      // of next, on a ring
 }
 
@@ -65,7 +67,7 @@ func (s *Session[T]) ID() string {
 	if s.secret == nil {
 		return ""
 	}
-	return string(*s.secret)
+	return s.secret.text
 }
 
 // Handle names the session for its whole life, rotations included. It opens

@@ -172,13 +172,13 @@ func TestAnEmptySessionIsHarmless(t *testing.T) {
 
 // What stands in somebody else's unexported field is printed by fmt itself.
 func TestASessionInsideOfAnotherStructHidesItsID(t *testing.T) {
-	id := newID("tag1")
+	id := newID("tag1", plain)
 	c, err := New[Base](server)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	s, err := c.open(id, loaded{now: 5000, hash: maps.Collect(func(yield func(string, string) bool) {
+	s, err := c.open(loaded{id: id, now: 5000, hash: maps.Collect(func(yield func(string, string) bool) {
 		for name, value := range recordsOf("@f", "1:msgpack", id.verifier(), "1", "Name", "\xa1x") {
 			if !yield(name, value) {
 				return
@@ -197,7 +197,7 @@ func TestASessionInsideOfAnotherStructHidesItsID(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 		for _, text := range []string{fmt.Sprintf(verb, holder), fmt.Sprintf(verb, &holder)} {
 			for _, id := range []sessionID{id, next} {
-				secret := string(id[handleLen+1:])
+				secret := id.text[handleLen+1:]
 				if strings.Contains(text, secret) || strings.Contains(text, fmt.Sprintf("%x", secret)) {
 					t.Errorf("%s shows the secret: %s", verb, text)
 				}

@@ -117,11 +117,11 @@ func (s *shards) of(tag string) *keyspace {
 	return s.nodes[s.hash.AppendOwners(buf[:0], tag)[0]]
 }
 
-func (s *shards) home(id sessionID) *keyspace { return s.of(string(id[:tagLen])) }
+func (s *shards) home(id sessionID) *keyspace { return s.of(id.tag()) }
 
 func (s *shards) create(ctx context.Context, tag string, n newSession) (sessionID, receipt, error) {
 	if err := s.agree(ctx); err != nil {
-		return "", receipt{}, err
+		return sessionID{}, receipt{}, err
 	}
 	return s.of(tag).create(ctx, tag, n)
 }

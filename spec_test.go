@@ -27,7 +27,7 @@ func TestSpecVectors(t *testing.T) {
 		t.Fatalf("not the vectors of format %d", formatVersion)
 	}
 	for _, v := range spec.IDs {
-		id, ok := parseID(v.ID)
+		id, ok := parseID(v.ID, plain)
 		if !ok {
 			t.Errorf("%q is refused", v.ID)
 			continue
@@ -37,12 +37,12 @@ func TestSpecVectors(t *testing.T) {
 		}
 	}
 	for _, v := range spec.Principals {
-		if tag := principalTag(v.Principal); tag != v.Tag {
+		if tag := plain.principalTag(v.Principal); tag != v.Tag {
 			t.Errorf("principal %q: tag %q, not %q", v.Principal, tag, v.Tag)
 		}
 	}
 	for _, s := range spec.Malformed {
-		if _, ok := parseID(s); ok {
+		if _, ok := parseID(s, plain); ok {
 			t.Errorf("%q is accepted", s)
 		}
 	}

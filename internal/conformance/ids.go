@@ -20,6 +20,8 @@ func newID(t *test) string {
 	return id
 }
 
+const minPepper = 16
+
 var ids = []promise{
 	{name: "an ID is 38 safe characters and begins with the handle", run: func(t *test) {
 		c := open[profile](t)
@@ -69,6 +71,67 @@ var ids = []promise{
 			t.Errorf("%d packets", sent)
 		}
 		t.unwritten("the session", id, state)
+	}},
+	{name: "a session opens with its own pepper only", run: func(t *test) {
+		current, old := []byte(marker+strings.Repeat("c", minPepper)), []byte(marker+strings.Repeat("o", minPepper))
+		bare, first := open[profile](t), open[profile](t, redsession.WithPepper(old))
+		second := open[profile](t, redsession.WithPepper(current, old, nil))
+		last := open[profile](t, redsession.WithPepper(current))
+		a, b, c := bare.create(someone()), first.create(someone()), second.create(someone())
+		type with struct {
+			client *client[profile]
+			opens  []*session
+			others []*session
+		}
+		check := func(list ...with) {
+			t.Helper()
+			for i, w := range list {
+				for _, s := range w.opens {
+					equal(t, "handle", w.client.load(s.ID()).Handle(), s.Handle())
+					t.ok(w.client.Touch(s.ID()))
+				}
+				for _, s := range w.others {
+					_, err := w.client.Load(s.ID())
+					t.is(err, redsession.ErrNotFound)
+					t.is(w.client.Touch(s.ID()), redsession.ErrNotFound)
+					t.is(w.client.LoadMany(s.ID())[0].Err, redsession.ErrNotFound)
+					t.ok(w.client.Delete(s.ID()))
+				}
+				var ids []string
+				for _, s := range append(w.opens, w.others...) {
+					ids = append(ids, s.ID())
+				}
+				for j, r := range w.client.LoadMany(ids...) {
+					if found := r.Err == nil; found != (j < len(w.opens)) {
+						t.Errorf("client %d, session %d: %v", i, j, r.Err)
+					}
+				}
+			}
+		}
+		list := func(s ...*session) []*session { return s }
+		check(with{bare, list(a), list(b, c)}, with{first, list(b), list(a, c)}, with{second, list(a, b, c), nil}, with{last, list(c), list(a, b)})
+
+		// They stay what they are when they are saved, and take the current one with a
+		// rotation.
+		for _, s := range list(a, b) {
+			loaded := second.load(s.ID())
+			loaded.Data.Note = "saved"
+			second.save(loaded)
+		}
+		check(with{bare, list(a), nil}, with{first, list(b), nil}, with{second, list(a, b), nil})
+		former := list(a, b)
+		for i, s := range former {
+			rotated := second.load(s.ID())
+			t.ok(second.Rotate(rotated))
+			former[i] = rotated
+		}
+		check(with{second, former, list(a, b)}, with{last, former, list(a, b)}, with{bare, nil, former}, with{first, nil, former})
+		for _, s := range former {
+			t.ok(second.Delete(s.ID()))
+		}
+		d := first.create(someone())
+		t.ok(second.Delete(d.ID()))
+		check(with{second, list(c), append(former, d)})
 	}},
 	{name: "a wrong secret opens nothing and touches nothing", moves: true, run: func(t *test) {
 		c := open[profile](t, redsession.WithTouchInterval(0))
