@@ -1,6 +1,7 @@
 package redsession
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"testing"
@@ -18,12 +19,13 @@ func TestSpecVectors(t *testing.T) {
 		IDs    []struct{ ID, Prefix, Handle, Key, Verifier string }
 		// Principals of sessions, and the tags that follow from them.
 		Principals []struct{ Principal, Tag string }
+		Peppered   []struct{ Pepper, ID, Verifier, Principal, Tag string }
 		Malformed  []string `json:"malformed_ids"`
 	}
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		t.Fatal(err)
 	}
-	if spec.Format != formatVersion || len(spec.IDs) == 0 || len(spec.Principals) == 0 || len(spec.Malformed) == 0 {
+	if spec.Format != formatVersion || len(spec.IDs) == 0 || len(spec.Principals) == 0 || len(spec.Peppered) == 0 || len(spec.Malformed) == 0 {
 		t.Fatalf("not the vectors of format %d", formatVersion)
 	}
 	for _, v := range spec.IDs {
@@ -39,6 +41,14 @@ func TestSpecVectors(t *testing.T) {
 	for _, v := range spec.Principals {
 		if tag := plain.principalTag(v.Principal); tag != v.Tag {
 			t.Errorf("principal %q: tag %q, not %q", v.Principal, tag, v.Tag)
+		}
+	}
+	for _, v := range spec.Peppered {
+		key, err := hex.DecodeString(v.Pepper)
+		p := &peppers{key}
+		id, ok := parseID(v.ID, p)
+		if err != nil || !ok || id.verifier() != v.Verifier || p.principalTag(v.Principal) != v.Tag {
+			t.Errorf("%q with a pepper: verifier %q, tag %q", v.ID, id.verifier(), p.principalTag(v.Principal))
 		}
 	}
 	for _, s := range spec.Malformed {
