@@ -34,7 +34,8 @@ type keyspace struct {
 
 	durability *durability // of every write, if it is set
 	failsOver  bool        // a replica may take a master's place
-	alone      sync.Map    // addresses of masters that had no replica
+	alone      sync.Map    // addresses of masters that have no replica
+	followed   sync.Map    // addresses of masters that had one, and since when they have not
 	// mustNotWait: the user may not send WAIT.
 	mustNotWait atomic.Bool
 }

@@ -21,6 +21,9 @@ const (
 	waitForOne = 100 * time.Millisecond
 	// maxWait bounds WithMinReplicas: an attempt must leave time for the rest.
 	maxWait = time.Second
+	// deposedAfter is how long a master that has lost its last replica confirms no
+	// logout: another one may have been promoted, and nobody has told us yet.
+	deposedAfter = 2 * time.Second
 	// maxRedirects is how often a write is sent on by a slot that moves.
 	maxRedirects = 3
 )
@@ -132,15 +135,34 @@ func (c *durableCall) send(ctx context.Context, node *redis.Client, cmd redis.Cm
 	}
 	switch {
 	case have >= c.asked.replicas:
+		c.followed.Store(master, time.Time{})
 	case c.asked.ifAny && redis.HasErrorPrefix(err, "NOPERM"):
 		c.mustNotWait.Store(true)
 	case c.asked.ifAny && redis.HasErrorPrefix(role.Err(), "NOPERM"): // it cannot be told that there is one
 	case c.asked.ifAny && !attached(role):
-		c.alone.Store(master, true)
+		if c.left(master) < deposedAfter {
+			c.few = &fewReplicas{again: true}
+		} else {
+			c.alone.Store(master, true)
+		}
 	default:
 		c.alone.Delete(master)
+		c.followed.Store(master, time.Time{})
 		c.few = &fewReplicas{again: c.asked.ifAny, why: err}
 	}
+}
+
+// left is for how long a master that was followed by a replica is known to have none.
+func (c *durableCall) left(master string) time.Duration {
+	since, had := c.followed.Load(master)
+	switch {
+	case !had:
+		return deposedAfter
+	case since.(time.Time).IsZero():
+		c.followed.Store(master, time.Now())
+		return 0
+	}
+	return time.Since(since.(time.Time))
 }
 
 // attached tells whether a master may have replicas.
