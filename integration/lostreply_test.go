@@ -611,7 +611,7 @@ func (b *bench) opens(s *redsession.Session[account], want int) {
 func (b *bench) barred(s *redsession.Session[account], lost ...*fault) {
 	b.Helper()
 	for _, f := range lost {
-		ghost := f.command[3]
+		ghost := f.Command()[3]
 		if ghost == key(s.Handle()) {
 			b.Error("another attempt took the same place")
 			continue

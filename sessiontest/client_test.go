@@ -103,6 +103,10 @@ func TestFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			other := newClient(t, server) // to which the server is not known to be down
+			if err := other.Touch(t.Context(), s.ID()); err != nil {
+				t.Fatal(err)
+			}
 			test.fault(server)
 			short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
@@ -112,7 +116,7 @@ func TestFaults(t *testing.T) {
 			s.Data.User = "grace"
 			short, cancel = context.WithTimeout(t.Context(), time.Second) // enough to send it once
 			defer cancel()
-			if err := client.Save(short, s); !errors.Is(err, test.save) || redsession.SafeToRetry(err) != test.safeToRetry {
+			if err := other.Save(short, s); !errors.Is(err, test.save) || redsession.SafeToRetry(err) != test.safeToRetry {
 				t.Errorf("save: %v, want %v", err, test.save)
 			}
 			server.Up()

@@ -35,8 +35,8 @@ func (s *Server) Down() {
 func (s *Server) Fail(message string) { s.set(failing, message) }
 
 // Mute runs commands and, instead of answering, closes the connection: the
-// moment that makes a write a [redsession.ErrUnconfirmed]. Connecting still
-// works.
+// moment that makes a write a [redsession.ErrUnconfirmed]. Connecting and PING still
+// work.
 func (s *Server) Mute() { s.set(mute, "") }
 
 // Hang stops the server, as SIGSTOP does a process: connecting works, and
@@ -112,6 +112,10 @@ func (s *Server) handle(c *conn, p *server.Peer, cmd string, args []string) {
 	switch cmd {
 	case "HELLO", "AUTH", "SELECT", "CLIENT":
 		fault = none
+	case "PING": // else a client would take the server for down, and send nothing more
+		if fault == mute {
+			fault = none
+		}
 	}
 	switch fault {
 	case failing:

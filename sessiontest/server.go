@@ -1,6 +1,6 @@
 // Package sessiontest is a Redis server inside the process, for the tests of
 // programs that use redsession: nothing to install, a clock to turn, and faults
-// to inject.
+// to inject, in the server and on the way to it.
 //
 //	clock := sessiontest.NewClock(time.Now())
 //	server := sessiontest.Start(t, sessiontest.WithClock(clock.Now))
@@ -12,7 +12,16 @@
 //
 //	redsession.WithRing(redsession.Node{Name: "a", Addr: a.Addr()}, redsession.Node{Name: "b", Addr: b.Addr()})
 //
-// It is miniredis, taught to follow a clock. What is different from a real
+// For failures of the network, at the very command that a test names, put a [Proxy]
+// between: it drops, delays, cuts or repeats requests and replies. It stands before
+// real servers just as well.
+//
+//	proxy := sessiontest.NewProxy()
+//	client, err := redsession.New[Profile](server.Option(), redsession.WithDialer(proxy.Dialer(nil)))
+//	...
+//	proxy.Arm(sessiontest.CutReply, func(command []string) bool { return command[0] == "eval" || command[0] == "evalsha" })
+//
+// The server is miniredis, taught to follow a clock. What is different from a real
 // Redis:
 //
 //   - One node, without files: no Cluster, Sentinel or replicas, no TLS.
