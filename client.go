@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/redsession/redsession/internal/script"
@@ -44,6 +45,7 @@ type (
 	newSession struct {
 		idle, lifetime int64
 		fields         []string // name, value, name, value ...
+		envelope       *envelope
 	}
 	// receipt is a store's word that a write was done.
 	receipt struct {
@@ -83,6 +85,14 @@ type (
 		yields bool      // to another: it will never be done
 	}
 )
+
+// stored is the fields as they are stored under key, to which the data key is bound.
+func (n *newSession) stored(key string) []string {
+	if n.envelope == nil {
+		return n.fields
+	}
+	return append(slices.Clip(n.fields), dataKeyRecord, n.envelope.wrap(key))
+}
 
 // New makes a client. It checks every option and the shape of T, and opens no
 // connection: a server that cannot be reached shows in the first call, or in
@@ -146,10 +156,14 @@ func (c *Client[T]) Create(ctx context.Context, data T, opts ...CreateOption) (*
 	if err != nil {
 		return nil, err
 	}
-	n := newSession{idle: create.idle.Milliseconds(), lifetime: create.lifetime.Milliseconds()}
+	e, err := c.cfg.newEnvelope()
+	if err != nil {
+		return nil, err
+	}
+	n := newSession{idle: create.idle.Milliseconds(), lifetime: create.lifetime.Milliseconds(), envelope: e}
 	for _, f := range list {
 		if !f.omit {
-			n.fields = append(n.fields, f.name, string(f.data))
+			n.fields = append(n.fields, f.name, e.seal(f.name, f.data))
 		}
 	}
 	stored := applied(nil, script.Change{Set: n.fields})
@@ -161,7 +175,7 @@ func (c *Client[T]) Create(ctx context.Context, data T, opts ...CreateOption) (*
 		return nil, err
 	}
 	return &Session[T]{
-		Data: data, secret: &concealed{&id}, principal: principal, stored: stored, seen: c.see(r.now), since: began,
+		Data: data, secret: &concealed{&id}, principal: principal, stored: stored, seen: c.see(r.now), since: began, envelope: e,
 		records: records{version: r.version, created: r.now, deadline: r.now + n.lifetime, idle: n.idle, touched: r.touched},
 	}, nil
 }
@@ -237,8 +251,12 @@ func (c *Client[T]) open(l loaded, began time.Time) (*Session[T], error) {
 	if name, ok := checkSize(l.hash, c.cfg.maxSize); !ok {
 		return nil, &DecodeError{Field: name, reason: "larger than WithMaxSize or the number of fields allow"}
 	}
-	s := &Session[T]{secret: &concealed{&l.id}, records: r, stored: l.hash, seen: c.see(l.now), since: began}
-	if err := c.mapping.decode(l.hash, &s.Data); err != nil {
+	e, err := c.cfg.envelopeOf(l.id.key(c.cfg.prefix), l.hash, r.sealed)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session[T]{secret: &concealed{&l.id}, records: r, stored: l.hash, seen: c.see(l.now), since: began, envelope: e}
+	if err := c.mapping.decode(l.hash, e, &s.Data); err != nil {
 		return nil, err
 	}
 	s.principal, _ = c.mapping.principal(&s.Data)

@@ -41,7 +41,7 @@ type keyspace struct {
 }
 
 func newKeyspace(c *config) *keyspace {
-	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: formatRecord(c.codec), peppers: &c.peppers, durability: c.durability}
+	k := &keyspace{calls: newCalls(), rdb: c.rdb, prefix: c.prefix, format: c.format(), peppers: &c.peppers, durability: c.durability}
 	k.reads = reads.New(k.ctx, attemptTimeout)
 	if k.rdb == nil {
 		k.connect(c)
@@ -151,7 +151,7 @@ func (k *keyspace) create(ctx context.Context, tag string, n newSession) (sessio
 				r.barred++
 			}
 			c := k.durably(id.key(k.prefix), false)
-			r.Reply, err = script.Create(ctx, c, sent, id.key(k.prefix), id.verifier(), k.format, n.idle, n.lifetime, n.fields)
+			r.Reply, err = script.Create(ctx, c, sent, id.key(k.prefix), id.verifier(), k.format, n.idle, n.lifetime, n.stored(id.key(k.prefix)))
 			return r, c.confirmed(r.Reply, err)
 		})
 		ghosts = ghosts[r.barred:]

@@ -20,8 +20,8 @@ type field struct {
 type mapping[T any] interface {
 	// encode gives every field of v, in a fixed order.
 	encode(v *T) ([]field, error)
-	// decode fills v, a zero T, from the fields of a hash.
-	decode(hash map[string]string, v *T) error
+	// decode fills v, a zero T, from the fields of a hash, which e opens.
+	decode(hash map[string]string, e *envelope, v *T) error
 	// owns tells whether a field of a hash is one of this T's.
 	owns(name string) bool
 	// same tells whether two encodings of a field mean the same value.
@@ -171,14 +171,18 @@ func (m *structMapping[T]) encode(v *T) ([]field, error) {
 	return list, nil
 }
 
-func (m *structMapping[T]) decode(hash map[string]string, v *T) error {
+func (m *structMapping[T]) decode(hash map[string]string, e *envelope, v *T) error {
 	root := reflect.ValueOf(v).Elem()
 	for _, f := range m.fields {
-		data, ok := hash[f.name]
+		stored, ok := hash[f.name]
 		if !ok {
 			continue
 		}
-		if err := m.codec.Unmarshal([]byte(data), fieldAt(root, f.path).Addr().Interface()); err != nil {
+		data, err := e.open(f.name, stored)
+		if err != nil {
+			return err
+		}
+		if err := m.codec.Unmarshal(data, fieldAt(root, f.path).Addr().Interface()); err != nil {
 			return &DecodeError{Field: f.name, reason: safeReason(err)}
 		}
 	}
@@ -256,14 +260,18 @@ func (m *mapMapping[T]) encode(v *T) ([]field, error) {
 	return list, nil
 }
 
-func (m *mapMapping[T]) decode(hash map[string]string, v *T) error {
+func (m *mapMapping[T]) decode(hash map[string]string, e *envelope, v *T) error {
 	entries := reflect.MakeMapWithSize(m.typ, len(hash))
-	for name, data := range hash {
+	for name, stored := range hash {
 		if !m.owns(name) {
 			continue
 		}
+		data, err := e.open(name, stored)
+		if err != nil {
+			return err
+		}
 		value := reflect.New(m.typ.Elem())
-		if err := m.codec.Unmarshal([]byte(data), value.Interface()); err != nil {
+		if err := m.codec.Unmarshal(data, value.Interface()); err != nil {
 			return &DecodeError{Field: name, reason: safeReason(err)}
 		}
 		entries.SetMapIndex(reflect.ValueOf(name).Convert(m.typ.Key()), value.Elem())

@@ -289,9 +289,12 @@ func TestPrincipals(t *testing.T) {
 // failing cannot encode or decode, and says the value.
 type failing struct{ named }
 
-func (failing) Marshal(any) ([]byte, error)                       { return nil, errors.New("a secret value") }
-func (failing) Unmarshal(b []byte, _ any) error                   { return fmt.Errorf("a secret value %s", b) }
-func decodesTo[T any](m mapping[T], hash map[string]string) error { var v T; return m.decode(hash, &v) }
+func (failing) Marshal(any) ([]byte, error)     { return nil, errors.New("a secret value") }
+func (failing) Unmarshal(b []byte, _ any) error { return fmt.Errorf("a secret value %s", b) }
+func decodesTo[T any](m mapping[T], hash map[string]string) error {
+	var v T
+	return m.decode(hash, nil, &v)
+}
 
 func TestErrorsOfACodecNameTheFieldOnly(t *testing.T) {
 	codec := failing{"failing"}

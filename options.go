@@ -46,6 +46,10 @@ type config struct {
 	peppers        peppers
 	codec          Codec
 	maxSize        int
+	keys           [][]byte    // as given; encryption is made of them
+	encryption     *encryption // nil: none
+	takesPlain     bool        // sessions that are not encrypted
+	makesPlain     bool
 	timeout        time.Duration
 	clock          func() time.Time
 }
@@ -221,8 +225,8 @@ func WithPepper(current []byte, previous ...[]byte) Option {
 // WithCodec sets how fields become bytes. Default: [MsgPack].
 func WithCodec(codec Codec) Option { return func(c *config) { c.codec = codec } }
 
-// WithMaxSize bounds a session: the bytes of all its field names and encoded
-// values together, on writing ([ErrTooLarge]) and on reading ([*DecodeError]).
+// WithMaxSize bounds a session: the bytes of all its field names and values together
+// as they are stored (with WithEncryption 28 more for each), on writing ([ErrTooLarge]) and on reading ([*DecodeError]).
 // Default: 1 MiB.
 func WithMaxSize(bytes int) Option { return func(c *config) { c.maxSize = bytes } }
 
@@ -329,6 +333,15 @@ func (c *config) validate() error {
 	}
 	if c.clock == nil {
 		return fail("WithClock: no clock")
+	}
+	if c.takesPlain && c.keys == nil {
+		return fail("WithPlainSessions is for a client with WithEncryption")
+	}
+	if c.keys != nil {
+		var err error
+		c.encryption, err = newEncryption(c.keys)
+		c.keys = nil // which nothing shall print
+		return err
 	}
 	return nil
 }

@@ -30,8 +30,9 @@ func (r *ring) create(ctx context.Context, tag string, n newSession) (sessionID,
 			format: r.format, created: now, deadline: now + n.lifetime, idle: n.idle, touched: now,
 			ids: map[string]idCell{id.verifier(): {stamp: stamp}}, fields: map[string]script.Cell{},
 		}
-		for i := 0; i < len(n.fields); i += 2 {
-			m.fields[n.fields[i]] = script.Cell{Name: n.fields[i], Value: n.fields[i+1], Stamp: stamp}
+		for _, cell := range cells(script.Change{Set: n.stored(s.keys.Session)}) {
+			cell.Stamp = stamp
+			m.fields[cell.Name] = cell
 		}
 		t := r.join(ctx, &s, m, id.verifier())
 		if t.acks >= s.majority() {

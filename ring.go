@@ -54,7 +54,7 @@ func newRing(c *config) store {
 		return newShards(c, hash)
 	}
 	r := &ring{
-		calls: newCalls(), hash: hash, prefix: c.prefix, format: formatRecord(c.codec), peppers: &c.peppers,
+		calls: newCalls(), hash: hash, prefix: c.prefix, format: c.format(), peppers: &c.peppers,
 		markKey: c.prefix + ":@mark", ringKey: c.prefix + ":@ring", record: ringRecord(hash), lifetime: c.lifetime, clock: c.clock, began: time.Now(),
 	}
 	r.report = &reporter{calls: r.calls, hook: c.healthHook}

@@ -167,7 +167,12 @@ func (c *Client[T]) changes(s *Session[T]) (script.Change, error) {
 	if err != nil {
 		return script.Change{}, err
 	}
-	change := changes(s.stored, list, c.mapping.owns, c.mapping.same)
+	same := func(name, data, stored string) bool {
+		was, err := s.envelope.open(name, stored)
+		return err == nil && c.mapping.same(name, data, string(was))
+	}
+	change := changes(s.stored, list, c.mapping.owns, same)
+	s.envelope.sealChange(&change, s.stored, s.secret.key(c.cfg.prefix))
 	if err := c.checkWrite(applied(s.stored, change)); err != nil {
 		return script.Change{}, err
 	}

@@ -30,6 +30,7 @@ type Session[T any] struct {
 	stored    map[string]string // the hash as far as it is known; never changed in place
 	seen      seen
 	since     time.Time // the ID was valid at some time after this
+	envelope  *envelope // nil if it is not encrypted
 	pending   *pending
 }
 
@@ -45,6 +46,7 @@ type records struct {
 	deadline int64
 	idle     int64
 	touched  int64
+	sealed   bool // it is encrypted
 }
 
 // seen is a moment by the server's clock and by the client's.
@@ -114,7 +116,14 @@ func (r *records) expires() int64 { return min(r.touched+r.idle, r.deadline) }
 // formatVersion is raised by a change that older programs would misread.
 const formatVersion = 1
 
-func formatRecord(codec Codec) string { return strconv.Itoa(formatVersion) + ":" + codec.Name() }
+// format is @f of the sessions that this client creates.
+func (c *config) format() string {
+	f := strconv.Itoa(formatVersion) + ":" + c.codec.Name()
+	if c.seals() {
+		f += sealedSuffix
+	}
+	return f
+}
 
 // parseRecords reads a hash's records, and refuses one that this program or this
 // codec does not understand.
@@ -125,13 +134,16 @@ func parseRecords(hash map[string]string, codec Codec) (records, error) {
 	} else if n != formatVersion {
 		return records{}, &DecodeError{reason: fmt.Sprintf("format %d is not known to this release, which knows %d", n, formatVersion)}
 	}
+	name, sealed := strings.CutSuffix(name, sealedSuffix)
 	if name != codec.Name() {
 		if !validCodecName(name) {
 			name = "of no valid name"
 		}
 		return records{}, &DecodeError{reason: fmt.Sprintf("written by codec %s, read by codec %s", name, codec.Name())}
 	}
-	return parseNumbers(hash)
+	r, err := parseNumbers(hash)
+	r.sealed = sealed
+	return r, err
 }
 
 func parseNumbers(hash map[string]string) (records, error) {

@@ -161,6 +161,19 @@ func TestConformanceOfRings(t *testing.T) {
 	}
 }
 
+// Nor does it change anything that sessions are encrypted.
+func TestConformanceWithEncryption(t *testing.T) {
+	for _, replicas := range []int{1, 2, 3} {
+		t.Run(fmt.Sprint(replicas, " replicas"), func(t *testing.T) {
+			t.Parallel()
+			target := ring(t, replicas, replicas, 0)
+			target.Key = []byte("0123456789abcdef0123456789abcdef")
+			target.Brief = raced || replicas > 1
+			conformance.Run(t, target)
+		})
+	}
+}
+
 // ring is a ring of servers that follow one clock.
 func ring(t *testing.T, nodes, replicas, zones int) conformance.Target {
 	clock := sessiontest.NewClock(time.Date(2030, 1, 2, 3, 4, 5, 678_900_000, time.UTC))

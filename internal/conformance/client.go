@@ -38,8 +38,13 @@ type client[T any] struct {
 
 func open[T any](t *test, opts ...redsession.Option) *client[T] {
 	t.Helper()
-	all := append(t.target.Options(t), redsession.WithPrefix(t.prefix), redsession.WithDialer(t.wire.open))
-	c := with[T](t, append(all, opts...)...)
+	return reach[T](t, append(t.target.Options(t), opts...)...)
+}
+
+// reach opens a client of options that say how to reach the servers.
+func reach[T any](t *test, opts ...redsession.Option) *client[T] {
+	t.Helper()
+	c := with[T](t, append([]redsession.Option{redsession.WithPrefix(t.prefix), redsession.WithDialer(t.wire.open)}, opts...)...)
 	if t.copies > 1 { // so that it knows all nodes: else it begins with a majority
 		t.poll(func() bool { return c.Ping(c.ctx) == nil })
 	}

@@ -34,6 +34,9 @@ type Target struct {
 	// Replicas of each session. The suite adds the options that say so.
 	Ring     []redsession.Node
 	Replicas int
+	// Key, if there is one, is what everything is encrypted with. The suite adds the
+	// option that says so.
+	Key []byte
 	// Brief leaves out what hardly depends on where a session is kept, such as how
 	// values become bytes, and the faults of the whole network.
 	Brief bool
@@ -55,12 +58,18 @@ func Run(t *testing.T, target Target) {
 	} else if target.For == nil {
 		target.For = func(string) *redis.Client { return target.Nodes()[0] }
 	}
+	s.plain = target.Options
+	if target.Key != nil {
+		target.Options = func(t testing.TB) []redsession.Option {
+			return append(s.plain(t), redsession.WithEncryption(target.Key))
+		}
+	}
 	s.target = target
 	if s.copies > 1 && target.Advance == nil {
 		s.slots = make(chan struct{}, 5) // each call is several packets to several servers
 	}
 	t.Run("promises", func(t *testing.T) {
-		all := [][]promise{calls, ids, updates, expiry, rotation, logout, rings, copies}
+		all := [][]promise{calls, ids, updates, expiry, rotation, logout, rings, copies, encryption}
 		if !target.Brief {
 			all = append(all, principals, mapping, saves, foreign, costs, faults, privacy)
 		}
@@ -88,6 +97,7 @@ type promise struct {
 	three     bool // it needs three copies
 	ring      bool // it needs a ring
 	fake      bool // it needs a clock that is not the real one
+	sealed    bool // it is about encryption
 }
 
 func (s *suite) applies(p *promise) bool {
@@ -96,6 +106,7 @@ func (s *suite) applies(p *promise) bool {
 	case p.one && s.copies > 1, p.many && s.copies == 1:
 	case p.ring && s.ring == nil, p.three && s.copies < 3:
 	case p.fake && s.target.Advance == nil:
+	case p.sealed && s.target.Key == nil:
 	default:
 		return true
 	}
@@ -104,8 +115,9 @@ func (s *suite) applies(p *promise) bool {
 
 type suite struct {
 	target Target
-	root   string // what every prefix begins with
-	copies int    // of each session
+	plain  func(testing.TB) []redsession.Option // Target.Options without encryption
+	root   string                               // what every prefix begins with
+	copies int                                  // of each session
 	ring   *redsession.HashRing
 	slots  chan struct{} // held by the tests that run, on a ring with copies in real time
 

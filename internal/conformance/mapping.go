@@ -362,7 +362,7 @@ var mapping = []promise{
 		c.save(s)
 		equal(t, "data", fmt.Sprint(c.load(s.ID()).Data), fmt.Sprint(s.Data))
 		equal(t, "note", t.hash(s.ID())["note"], reversed(`"`+marker+`"`))
-		equal(t, "format", t.hash(s.ID())["@f"], "1:back-wards.2")
+		equal(t, "format", t.hash(s.ID())["@f"], "1:back-wards.2"+t.suffix())
 	}},
 }
 

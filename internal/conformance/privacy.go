@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 
@@ -201,6 +202,12 @@ func (s *suite) inspect(t *testing.T, prefix string) (keys int) {
 			}
 			if s.tellsSecret(all.String()) {
 				t.Errorf("the key %s has a session's secret", key)
+			}
+			if strings.HasSuffix(hash["@f"], sealedSuffix) {
+				maps.DeleteFunc(hash, func(name, _ string) bool { return strings.HasPrefix(name, "@") && name != "@k" })
+				if leak := s.leaks(fmt.Sprint(hash)); leak != "" {
+					t.Errorf("the key %s is encrypted and has %s", key, leak)
+				}
 			}
 		}
 	}

@@ -76,12 +76,12 @@ func (t *test) settle(id string) {
 	}
 }
 
-// hash is what is stored of a session. Of several copies it is what they say
+// hash is what is stored of a session, decrypted. Of several copies it is what they say
 // together, without the cells' stamps, as one Redis would have it.
 func (t *test) hash(id string) map[string]string {
 	t.Helper()
 	hash, _ := t.whole(t.key(id))
-	return hash
+	return t.opened(t.key(id), hash)
 }
 
 // whole is a session's hash, and when it ends in ms: -1 is never, -2 that there
@@ -139,8 +139,16 @@ func number(s string) int64 {
 	return n
 }
 
-// plant writes fields of a session past the client.
+// plant writes fields of a session past the client, encrypted where it is.
 func (t *test) plant(id string, fields ...string) {
+	t.Helper()
+	t.settle(id)
+	hashes, _ := t.copiesOf(t.key(id))
+	t.plantBytes(id, t.sealed(t.key(id), hashes[0], fields)...)
+}
+
+// plantBytes writes fields as they are.
+func (t *test) plantBytes(id string, fields ...string) {
 	t.Helper()
 	t.settle(id)
 	fields = slices.Clone(fields)
