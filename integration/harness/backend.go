@@ -70,14 +70,21 @@ const (
 )
 
 // Until calls cond every 25 ms until it returns nil. When ctx ends first, the
-// error says what cond returned last.
+// error says what cond returned last, if possible before that.
 func Until(ctx context.Context, cond func(context.Context) error) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	var last error
 	for {
 		err := cond(ctx)
 		if err == nil {
 			return nil
+		}
+		// At the end it may say no more than that: a connection's deadline is
+		// over a moment before that of its context is noticed.
+		end, bounded := ctx.Deadline()
+		if over := ctx.Err() != nil || bounded && !time.Now().Before(end); !over || last == nil {
+			last = err
 		}
 		if errors.As(err, new(final)) {
 			return err
@@ -85,7 +92,7 @@ func Until(ctx context.Context, cond func(context.Context) error) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w; last: %w", ctx.Err(), err)
+			return fmt.Errorf("%w; last: %w", ctx.Err(), last)
 		}
 	}
 }

@@ -22,10 +22,11 @@ const (
 // about to meet.
 const patience = 15 * time.Second
 
-// formCluster makes one cluster of fresh nodes.
+// formCluster makes one cluster of fresh nodes, without the spares.
 func (e *Env) formCluster(ctx context.Context) error {
-	ids := make([]string, len(e.nodes))
-	for i, n := range e.nodes {
+	nodes := e.Nodes()
+	ids := make([]string, len(nodes))
+	for i, n := range nodes {
 		_, err := n.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			p.ConfigSet(ctx, "cluster-node-timeout", strconv.FormatInt(patience.Milliseconds(), 10))
 			// Distinct epochs from the start, or the nodes have to agree on them first.
@@ -42,14 +43,14 @@ func (e *Env) formCluster(ctx context.Context) error {
 			return err
 		}
 		// Everyone meets everyone: gossip alone would take some seconds.
-		for _, m := range e.nodes[:i] {
+		for _, m := range nodes[:i] {
 			if err := n.client.Do(ctx, "cluster", "meet", m.ip, m.port, m.bus).Err(); err != nil {
 				return err
 			}
 		}
 	}
-	err := each(ctx, e.nodes[masters:], func(n *Node, ctx context.Context) error {
-		master := ids[slices.Index(e.nodes, n)-masters]
+	err := each(ctx, nodes[masters:], func(n *Node, ctx context.Context) error {
+		master := ids[slices.Index(nodes, n)-masters]
 		// It is refused for as long as the node has not heard of its master.
 		return Until(ctx, func(ctx context.Context) error { return n.client.ClusterReplicate(ctx, master).Err() })
 	})
@@ -57,7 +58,7 @@ func (e *Env) formCluster(ctx context.Context) error {
 		return err
 	}
 	// It is also what sets how often they tell each other their news.
-	return each(ctx, e.nodes, func(n *Node, ctx context.Context) error {
+	return each(ctx, nodes, func(n *Node, ctx context.Context) error {
 		return n.client.ConfigSet(ctx, "cluster-node-timeout", strconv.FormatInt(e.spec.NodeTimeout.Milliseconds(), 10)).Err()
 	})
 }
@@ -65,12 +66,68 @@ func (e *Env) formCluster(ctx context.Context) error {
 // member is a line of CLUSTER NODES.
 type member struct {
 	id, addr, master string
+	epoch            string // of its configuration, or its master's
 	flags            []string
 	linked, myself   bool
 	slots            string
+	moving           map[int]string // slots in migration, which it tells of itself alone: who is to have them
 }
 
 func (m member) is(flag string) bool { return slices.Contains(m.flags, flag) }
+
+// owned are the member's slots in ascending order.
+func (m member) owned() []int {
+	var list []int
+	for r := range strings.FieldsSeq(m.slots) {
+		from, to, ok := strings.Cut(r, "-")
+		if !ok {
+			to = from
+		}
+		a, _ := strconv.Atoi(from)
+		b, _ := strconv.Atoi(to)
+		for slot := a; slot <= b; slot++ {
+			list = append(list, slot)
+		}
+	}
+	return list
+}
+
+func parseMember(line string) (member, error) {
+	f := strings.Fields(line)
+	if len(f) < 8 {
+		return member{}, fmt.Errorf("unexpected line in CLUSTER NODES: %q", line)
+	}
+	m := member{
+		id:     f[0],
+		flags:  strings.Split(f[2], ","),
+		master: f[3],
+		epoch:  f[6],
+		linked: f[7] == "connected",
+		moving: map[int]string{},
+	}
+	m.addr, _, _ = strings.Cut(f[1], "@")
+	m.myself = m.is("myself")
+	var owned []string
+	for _, r := range f[8:] {
+		if !strings.HasPrefix(r, "[") {
+			owned = append(owned, r)
+			continue
+		}
+		// [12->-ID] goes to that member, [12-<-ID] comes from it.
+		s, other, _ := strings.Cut(strings.Trim(r, "[]"), "-")
+		slot, err := strconv.Atoi(s)
+		if err != nil {
+			return member{}, fmt.Errorf("unexpected slot in CLUSTER NODES: %q", r)
+		}
+		if id, leaves := strings.CutPrefix(other, ">-"); leaves {
+			m.moving[slot] = id
+		} else {
+			m.moving[slot] = m.id
+		}
+	}
+	m.slots = strings.Join(owned, " ")
+	return m, nil
+}
 
 // members is what n has to say about the cluster.
 func members(ctx context.Context, n *Node) ([]member, error) {
@@ -80,14 +137,10 @@ func members(ctx context.Context, n *Node) ([]member, error) {
 	}
 	var list []member
 	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 8 {
-			return nil, fmt.Errorf("unexpected line in CLUSTER NODES: %q", line)
+		m, err := parseMember(line)
+		if err != nil {
+			return nil, err
 		}
-		m := member{id: f[0], master: f[3], flags: strings.Split(f[2], ","), linked: f[7] == "connected"}
-		m.addr, _, _ = strings.Cut(f[1], "@")
-		m.myself = m.is("myself")
-		m.slots = strings.Join(f[8:], " ")
 		list = append(list, m)
 	}
 	slices.SortFunc(list, func(a, b member) int { return strings.Compare(a.id, b.id) })
@@ -98,7 +151,7 @@ func members(ctx context.Context, n *Node) ([]member, error) {
 // all of them when asked for, else as far as clients are concerned.
 func (e *Env) clusterReady(ctx context.Context, whole bool) error {
 	view := "" // who has which slots and follows whom: the same for everyone
-	for _, n := range e.nodes {
+	for _, n := range e.Nodes() {
 		if !whole {
 			if out, err := e.out(ctx, n); err != nil {
 				return fmt.Errorf("%s: %w", n.name, err)
@@ -140,6 +193,9 @@ func (e *Env) memberReady(ctx context.Context, n *Node, whole bool, common *stri
 			continue
 		}
 		fmt.Fprintf(&view, "%s follows %s\n", m.id, m.master)
+		if len(m.moving) > 0 {
+			return fmt.Errorf("slots are in migration: %v", m.moving)
+		}
 		for _, bad := range []string{"fail", "fail?", "handshake", "noaddr"} {
 			if m.is(bad) {
 				return fmt.Errorf("it takes %s for %q", m.addr, bad)
@@ -149,8 +205,8 @@ func (e *Env) memberReady(ctx context.Context, n *Node, whole bool, common *stri
 			return fmt.Errorf("it has no bus link to %s", m.addr)
 		}
 	}
-	if whole && len(list) != len(e.nodes) {
-		return fmt.Errorf("it knows %d of %d nodes", len(list), len(e.nodes))
+	if all := len(e.Nodes()); whole && len(list) != all {
+		return fmt.Errorf("it knows %d of %d nodes", len(list), all)
 	}
 	if *common == "" {
 		*common = view.String()
@@ -182,7 +238,7 @@ func (e *Env) inTouch(ctx context.Context, n *Node) bool {
 // the members as it sees them.
 func (e *Env) clusterView(ctx context.Context) (*Node, []member, error) {
 	err := errors.New("no node is up")
-	for _, n := range e.nodes {
+	for _, n := range e.Nodes() {
 		if !e.inTouch(ctx, n) {
 			continue
 		}
@@ -214,16 +270,8 @@ func fields(text string) map[string]string {
 // slotOwner returns the member that has the slot.
 func slotOwner(list []member, slot int) (member, bool) {
 	for _, m := range list {
-		for r := range strings.FieldsSeq(m.slots) {
-			from, to, ok := strings.Cut(r, "-")
-			if !ok {
-				to = from
-			}
-			a, aerr := strconv.Atoi(from)
-			b, berr := strconv.Atoi(to)
-			if aerr == nil && berr == nil && a <= slot && slot <= b { // else a slot on the move: "[12->-id]"
-				return m, true
-			}
+		if slices.Contains(m.owned(), slot) {
+			return m, true
 		}
 	}
 	return member{}, false

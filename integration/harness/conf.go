@@ -75,6 +75,11 @@ func (n *Node) conf(s Spec) string {
 		line("cluster-config-file %s", nodesFile)
 		line("cluster-node-timeout %d", s.NodeTimeout.Milliseconds())
 		line("cluster-replica-validity-factor 0") // promote, however old the data
+		// Who follows whom is what the test has asked for: a master that gives
+		// its last slot away stays one, with its replicas, and no replica goes
+		// to a master that has none. After a failover the old master follows
+		// the new one all the same, if that has just its slots.
+		line("cluster-allow-replica-migration no")
 		line("cluster-port %d", n.bind.bus)
 		line("cluster-announce-ip %s", n.ip)
 		line("cluster-announce-port %d", n.port)

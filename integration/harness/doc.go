@@ -38,6 +38,17 @@
 // reach the server past every relay, so a test can look at a node that it has
 // cut off.
 //
+// # Changes of a cluster
+//
+// A running Redis Cluster can be changed, live. [WithSpares] adds servers that
+// are no members of it; [Env.Join] makes one a master without slots,
+// [Env.MoveSlots] gives it some, [Env.Follow] makes it a replica instead,
+// [Env.Promote] swaps a replica and its master, and [Env.Leave] makes a member
+// that owns nothing a spare again. They wait for each other, and each returns
+// when the members agree. A replica moves to another master only by Follow.
+//
+// # Dialling
+//
 // A client must dial with [Env.Dialer]. In Docker it maps the addresses that
 // the nodes announce to reachable ones; in both backends it makes a dial to a
 // node that is cut off hang, as it does when packets are lost.

@@ -21,11 +21,16 @@ import (
 // the Start functions see to that themselves.
 type Env struct {
 	spec      Spec
-	nodes     []*Node // data nodes; a topology's first master first
-	sentinels []*Node // sentinels
-	byAddr    map[string]*Node
+	sentinels []*Node
+	byAddr    map[string]*Node // all of them
 	board     *board
 	host      host
+
+	changing sync.Mutex // held through each change of a cluster
+	mu       sync.Mutex
+	nodes    []*Node        // data nodes; a topology's first master first
+	spares   []*Node        // data nodes that are no members of the cluster
+	vacant   map[*Node]bool // members that are masters without slots, and are meant to be
 
 	closeOnce sync.Once
 	closeErr  error
@@ -82,7 +87,8 @@ func StartSentinel(tb testing.TB, opts ...Option) *Env {
 	return start(tb, Spec{Topology: Sentinel}, opts)
 }
 
-// StartCluster starts a Redis Cluster of three masters with a replica each.
+// StartCluster starts a Redis Cluster of three masters with a replica each,
+// and its spares.
 func StartCluster(tb testing.TB, opts ...Option) *Env {
 	tb.Helper()
 	return start(tb, Spec{Topology: Cluster}, opts)
@@ -128,11 +134,12 @@ func Launch(ctx context.Context, spec Spec) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Env{spec: spec, board: newBoard(), byAddr: map[string]*Node{}}
+	e := &Env{spec: spec, board: newBoard(), byAddr: map[string]*Node{}, vacant: map[*Node]bool{}}
 	count := map[Topology]int{Single: 1, Independent: spec.Nodes, Sentinel: 3, Cluster: 6}[spec.Topology]
-	for i := range count {
+	for i := range count + spec.Spares {
 		e.nodes = append(e.nodes, newNode(e, fmt.Sprintf("node-%d", i), false))
 	}
+	e.nodes, e.spares = e.nodes[:count:count], e.nodes[count:]
 	if spec.Topology == Sentinel {
 		for i := range 3 {
 			e.sentinels = append(e.sentinels, newNode(e, fmt.Sprintf("sentinel-%d", i), true))
@@ -169,7 +176,7 @@ func (e *Env) bringUp(ctx context.Context) error {
 	if err := each(ctx, e.all(), (*Node).create); err != nil {
 		return err
 	}
-	if err := each(ctx, e.nodes, (*Node).begin); err != nil {
+	if err := each(ctx, e.servers(), (*Node).begin); err != nil {
 		return err
 	}
 	switch e.spec.Topology {
@@ -222,14 +229,26 @@ func (e *Env) Backend() Backend { return e.spec.Backend }
 // Topology is how the servers belong together.
 func (e *Env) Topology() Topology { return e.spec.Topology }
 
-// Nodes returns the data nodes. In a fresh cluster the masters are 0 to 2 and
-// node i+3 is the replica of node i; under Sentinel the master is node 0.
-func (e *Env) Nodes() []*Node { return slices.Clone(e.nodes) }
+// Nodes returns the data nodes, of a cluster its members in the order in which
+// they joined. In a fresh cluster the masters are 0 to 2 and node i+3 is the
+// replica of node i; under Sentinel the master is node 0.
+func (e *Env) Nodes() []*Node {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.nodes)
+}
+
+// Spares returns the servers that are no members of the cluster, see [WithSpares].
+func (e *Env) Spares() []*Node {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.spares)
+}
 
 // Sentinels returns the sentinels, none in another topology.
 func (e *Env) Sentinels() []*Node { return slices.Clone(e.sentinels) }
 
-// Node returns the data node or sentinel of that name or announced address,
+// Node returns the data node, spare or sentinel of that name or announced address,
 // nil if there is none.
 func (e *Env) Node(nameOrAddr string) *Node {
 	for _, n := range e.all() {
@@ -240,14 +259,21 @@ func (e *Env) Node(nameOrAddr string) *Node {
 	return nil
 }
 
-func (e *Env) all() []*Node { return slices.Concat(e.nodes, e.sentinels) }
+// servers returns the data nodes and the spares.
+func (e *Env) servers() []*Node {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Concat(e.nodes, e.spares)
+}
+
+func (e *Env) all() []*Node { return slices.Concat(e.servers(), e.sentinels) }
 
 // Addrs returns what a client is given: the announced addresses of the
-// sentinels where there are any, else those of all data nodes.
+// sentinels where there are any, else those of the data nodes.
 func (e *Env) Addrs() []string {
-	nodes := e.nodes
-	if len(e.sentinels) > 0 {
-		nodes = e.sentinels
+	nodes := e.Sentinels()
+	if len(nodes) == 0 {
+		nodes = e.Nodes()
 	}
 	addrs := make([]string, len(nodes))
 	for i, n := range nodes {

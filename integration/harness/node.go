@@ -42,6 +42,8 @@ type Node struct {
 	server server
 	life   int         // counts the data directories
 	paused atomic.Bool // changed with mu held
+
+	elected time.Time // when Promote made it the master; goes with the Env's changing
 }
 
 func newNode(e *Env, name string, sentinel bool) *Node {
@@ -160,7 +162,7 @@ func (n *Node) start(ctx context.Context) error {
 // A test need not wait for that. A server that does not know the command is
 // merely slower.
 func (n *Node) hurry(ctx context.Context) {
-	n.client.Do(ctx, "sentinel", "debug", "info-period", 300, "publish-period", 300, "tilt-period", 3000)
+	n.client.Do(ctx, "sentinel", "debug", "info-period", 300, "ping-period", 200, "publish-period", 300, "tilt-period", 3000)
 }
 
 // watch gives a sentinel its node timeout for good: it keeps what it is told.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -12,10 +13,11 @@ import (
 
 // WaitReady waits, for 90 s at most, until the whole topology is well:
 // every node up, reachable and in agreement, every slot served, every replica
-// in sync. After a fault it says that nothing is left of it.
+// in sync. After a fault it says that nothing is left of it. A cluster's spares
+// do not matter to it.
 func (e *Env) WaitReady(ctx context.Context) error {
 	return e.wait(ctx, "ready", func(ctx context.Context) error {
-		for _, n := range e.all() {
+		for _, n := range slices.Concat(e.Nodes(), e.sentinels) {
 			if cut := e.board.cut(n); cut != 0 {
 				return fmt.Errorf("%s is cut off from its %v", n.name, cut)
 			}
@@ -60,7 +62,10 @@ func (e *Env) wait(ctx context.Context, what string, cond func(context.Context) 
 }
 
 // Restore undoes every fault, on all nodes at once, and waits until the whole
-// topology is ready.
+// topology is ready. It does not undo failovers, nor changes of a cluster such as
+// [Env.Join]; but what a failed [Env.MoveSlots] has begun is finished, and a
+// master that lost its slots while it was away, and so follows nobody, gets a
+// master.
 func (e *Env) Restore(ctx context.Context) error {
 	err := each(ctx, e.all(), func(n *Node, ctx context.Context) error {
 		return errors.Join(n.Heal(ctx), n.Resume(ctx), n.Restart(ctx))
@@ -68,7 +73,15 @@ func (e *Env) Restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return e.WaitReady(ctx)
+	if e.spec.Topology != Cluster {
+		return e.WaitReady(ctx)
+	}
+	for _, step := range []func(context.Context) error{e.finishMoves, e.WaitReady, e.adopt} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // replicationReady returns nil when a replica is in sync with its master, or
@@ -98,7 +111,8 @@ func replicationReady(ctx context.Context, n *Node) error {
 func (e *Env) replicasLinked(ctx context.Context) error {
 	var master *Node
 	following := map[string][]string{}
-	for _, n := range e.nodes {
+	nodes := e.Nodes()
+	for _, n := range nodes {
 		info, err := n.client.Info(ctx, "replication").Result()
 		if err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
@@ -109,7 +123,7 @@ func (e *Env) replicasLinked(ctx context.Context) error {
 				return fmt.Errorf("%s and %s are both masters", master.name, n.name)
 			}
 			master = n
-			if kv["connected_slaves"] != fmt.Sprint(len(e.nodes)-1) {
+			if kv["connected_slaves"] != fmt.Sprint(len(nodes)-1) {
 				return fmt.Errorf("%s has %s replicas", n.name, kv["connected_slaves"])
 			}
 		} else {
@@ -123,7 +137,7 @@ func (e *Env) replicasLinked(ctx context.Context) error {
 	if master == nil {
 		return errors.New("there is no master")
 	}
-	if len(following[master.Addr()]) != len(e.nodes)-1 {
+	if len(following[master.Addr()]) != len(nodes)-1 {
 		return fmt.Errorf("not every replica follows %s", master.name)
 	}
 	return nil
@@ -219,7 +233,7 @@ func (e *Env) Masters(ctx context.Context) ([]*Node, error) {
 			return nil, err
 		}
 		var nodes []*Node
-		for _, n := range e.nodes {
+		for _, n := range e.Nodes() {
 			for _, m := range list {
 				if m.addr == n.Addr() && m.slots != "" && m.is("master") {
 					nodes = append(nodes, n)
@@ -301,7 +315,7 @@ func (e *Env) Replicas(ctx context.Context, master *Node) ([]*Node, error) {
 			return nil, err
 		}
 		if now[0] == master {
-			for _, n := range e.nodes {
+			for _, n := range e.Nodes() {
 				if n != master {
 					nodes = append(nodes, n)
 				}

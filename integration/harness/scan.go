@@ -152,8 +152,9 @@ func content(cmd redis.Cmder) map[string]string {
 	return data
 }
 
-// Flush empties every data node and forgets every script and function. All of
-// them must be up; replicas are empty, too, when it returns.
+// Flush empties every data node and forgets every script and function, but
+// leaves the spares alone. All of them must be up; replicas are empty, too,
+// when it returns.
 func (e *Env) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
@@ -170,7 +171,7 @@ func (e *Env) Flush(ctx context.Context) error {
 		return err
 	})
 	if err == nil {
-		err = each(ctx, e.nodes, func(n *Node, ctx context.Context) error {
+		err = each(ctx, e.Nodes(), func(n *Node, ctx context.Context) error {
 			if err := n.client.ScriptFlush(ctx).Err(); err != nil {
 				return err
 			}

@@ -41,6 +41,9 @@ type Spec struct {
 	// Nodes is the number of servers of an Independent topology, by default 3,
 	// at most 100. The other topologies have a fixed number.
 	Nodes int
+	// Spares is the number of further servers of a Cluster topology that do not
+	// belong to the cluster until [Env.Join], by default none, at most 100.
+	Spares int
 	// Backend is what Detect answers by default.
 	Backend Backend
 	// Conf is a list of lines for the redis.conf of every data node, such as
@@ -71,6 +74,10 @@ func WithNodeTimeout(d time.Duration) Option { return func(s *Spec) { s.NodeTime
 // WithPersistence sets what survives a restart; the default is [AppendOnly].
 func WithPersistence(p Persistence) Option { return func(s *Spec) { s.Persistence = p } }
 
+// WithSpares adds n servers that a cluster may take in, see [Env.Join]; the
+// default is none.
+func WithSpares(n int) Option { return func(s *Spec) { s.Spares = n } }
+
 func (s *Spec) fill() error {
 	if s.Topology == "" {
 		s.Topology = Single
@@ -94,6 +101,10 @@ func (s *Spec) fill() error {
 		return fmt.Errorf("harness: %d nodes: 1 to 100 expected", s.Nodes)
 	case s.Topology != Independent && s.Nodes != 0:
 		return fmt.Errorf("harness: the number of nodes can be set for topology %q only", Independent)
+	case s.Spares < 0 || s.Spares > 100:
+		return fmt.Errorf("harness: %d spares: 0 to 100 expected", s.Spares)
+	case s.Topology != Cluster && s.Spares != 0:
+		return fmt.Errorf("harness: there can be spares in topology %q only", Cluster)
 	case !slices.Contains([]Persistence{AppendOnly, Snapshots, NoPersistence}, s.Persistence):
 		return fmt.Errorf("harness: unknown persistence %q", s.Persistence)
 	case s.NodeTimeout < 100*time.Millisecond:

@@ -21,7 +21,7 @@ type Stats struct {
 	// Masters and Replicas sum up the calls of each command over the nodes that
 	// had that role when they were asked. A replica counts what it replicates.
 	Masters, Replicas map[string]int64
-	// Nodes has each data node that answered, by name.
+	// Nodes has each data node and spare that answered, by name.
 	Nodes map[string]NodeStats
 }
 
@@ -38,11 +38,12 @@ type NodeStats struct {
 	Errors int64
 }
 
-// Stats asks every data node that is up; one that does not answer is left out.
+// Stats asks every data node and spare that is up; one that does not answer is
+// left out.
 func (e *Env) Stats(ctx context.Context) (Stats, error) {
 	s := Stats{Nodes: map[string]NodeStats{}}
 	var mu sync.Mutex
-	err := each(ctx, e.nodes, func(n *Node, ctx context.Context) error {
+	err := each(ctx, e.servers(), func(n *Node, ctx context.Context) error {
 		if n.ping(ctx) != nil {
 			return nil
 		}
