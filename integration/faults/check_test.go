@@ -19,11 +19,12 @@ const (
 	resurrected = "an ID that was rotated away is alive"
 	vanished    = "a session has vanished"
 	wrong       = "a load has found what nobody wrote"
+	miscounted  = "a version does not count the saves"
 	fieldOrder  = "no order of the calls explains a field"
 	idOrder     = "no order of the calls explains an ID"
 )
 
-var wrongs = []string{lostWrite, staleRead, undone, resurrected, vanished, wrong, fieldOrder, idOrder}
+var wrongs = []string{lostWrite, staleRead, undone, resurrected, vanished, wrong, miscounted, fieldOrder, idOrder}
 
 // violation is one thing that is wrong, with the part of the history that says so.
 type violation struct {
@@ -51,10 +52,23 @@ func (v violation) String() string {
 // verdict on a history.
 type verdict struct {
 	violations []violation
-	parts      int // that were checked
-	slack      int // of them explained only by what the protocol leaves open
-	gaveUp     int // of them too hard to decide
-	stranded   int // sessions that no ID opens, though nobody has deleted them
+	parts      int    // that were checked
+	slack      int    // of them explained only by what the protocol leaves open
+	gaveUp     int    // of them too hard to decide
+	stranded   int    // sessions that no ID opens, though nobody has deleted them
+	lost       []loss // by each failover
+}
+
+func (v *verdict) add(o verdict) {
+	v.violations = append(v.violations, o.violations...)
+	v.parts += o.parts
+	v.slack += o.slack
+	v.gaveUp += o.gaveUp
+	v.stranded += o.stranded
+	for i, l := range o.lost {
+		v.lost[i].saves += l.saves
+		v.lost[i].sessions += l.sessions
+	}
 }
 
 func (v *verdict) count(what string) (n int) {
@@ -74,10 +88,15 @@ type checker struct {
 	// or rotation, and a rotation that found nothing may have ended the ID before the
 	// deletion or rotation that it found.
 	replicated bool
-	patience   time.Duration // with one part; 0 means 20 s
+	// repeated allows a save that found nothing to have been seen before: an earlier
+	// attempt of the same call was applied, and then the session ended.
+	repeated  bool
+	failovers []failover    // which may lose what was confirmed just before, in the order of time
+	patience  time.Duration // with one part; 0 means 20 s
 }
 
 func (c checker) check(ops []op) (all verdict) {
+	all.lost = make([]loss, len(c.failovers))
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	work := make(chan []*op)
@@ -86,11 +105,7 @@ func (c checker) check(ops []op) (all verdict) {
 			for part := range work {
 				v := c.session(part)
 				mu.Lock()
-				all.violations = append(all.violations, v.violations...)
-				all.parts += v.parts
-				all.slack += v.slack
-				all.gaveUp += v.gaveUp
-				all.stranded += v.stranded
+				all.add(v)
 				mu.Unlock()
 			}
 		})
@@ -106,7 +121,10 @@ func (c checker) check(ops []op) (all verdict) {
 // session judges the history of one session: with plain questions, then each
 // field and each ID on its own.
 func (c checker) session(ops []*op) (v verdict) {
-	v.violations = c.plain(ops)
+	failovers := len(c.failovers)
+	c = c.of(ops)
+	v.lost = c.losses(ops, failovers)
+	v.violations = append(c.plain(ops), c.versions(ops)...)
 	for field := range fields {
 		c.field(&v, ops, field)
 	}
@@ -159,15 +177,7 @@ func (c checker) plain(ops []*op) (found []violation) {
 				}
 			}
 		case absent:
-			excused := slices.ContainsFunc(ops, func(p *op) bool {
-				if p == o || p.call > o.ret || p.outcome == failed {
-					return false
-				}
-				// On the ring a rotation that found none in the end may have ended the
-				// ID itself, before others did; but one cannot excuse another.
-				return p.kind == remove || p.kind == rotate && p.id == o.id && (p.outcome != absent || c.replicated && o.kind != rotate)
-			})
-			if !excused {
+			if !c.ended(ops, o) && !c.mayHaveVanished(ops, o) {
 				complain(vanished, o, ofID)
 			}
 		}
@@ -181,9 +191,9 @@ func (c checker) plain(ops []*op) (found []violation) {
 			}
 			switch w := writer(ops, field, value); {
 			case value == removed: // by whom is not known
-			case w == nil, w.call > o.ret, w.outcome == failed, w.outcome == absent && !c.replicated:
+			case w == nil, w.call > o.ret, w.outcome == failed, w.outcome == absent && !c.replicated && !c.repeated:
 				complain(wrong, o, ofField)
-			case w.outcome == done && overwritten(ops, field, w, o):
+			case w.outcome == done && c.overwritten(ops, field, w, o):
 				what := staleRead
 				if o.last {
 					what = lostWrite
@@ -193,6 +203,19 @@ func (c checker) plain(ops []*op) (found []violation) {
 		}
 	}
 	return found
+}
+
+// ended tells whether another call may have ended the ID that o has not found.
+func (c checker) ended(ops []*op, o *op) bool {
+	return slices.ContainsFunc(ops, func(p *op) bool {
+		if p == o || p.call > o.ret || p.outcome == failed {
+			return false
+		}
+		// On the ring a rotation that found none in the end may have ended the
+		// ID itself, before others did; but one cannot excuse another.
+		return p.kind == remove || p.kind == rotate && p.id == o.id &&
+			(p.outcome != absent || c.replicated && o.kind != rotate || slices.ContainsFunc(c.failovers, func(f failover) bool { return f.splits(p) }))
+	})
 }
 
 // writer is the op that wrote a value.
@@ -206,10 +229,10 @@ func writer(ops []*op, field int, value int64) *op {
 }
 
 // overwritten tells whether another write came surely after w and was
-// acknowledged before r began.
-func overwritten(ops []*op, field int, w, r *op) bool {
+// acknowledged before r began, and has not been lost since.
+func (c checker) overwritten(ops []*op, field int, w, r *op) bool {
 	for _, o := range ops {
-		if _, ok := o.writes(field); ok && o.outcome == done && w.ret < o.call && o.ret < r.call {
+		if _, ok := o.writes(field); ok && o.outcome == done && w.ret < o.call && o.ret < r.call && !c.mayBeLost(o, r) {
 			return true
 		}
 	}
@@ -234,26 +257,31 @@ type step struct {
 	does  effect
 	value int64
 	op    *op
+	older []int64 // mayRevert: to these
 }
 
 type effect string
 
 const (
 	// on a field
-	reads    effect = "reads"
-	writes   effect = "writes"
-	mayWrite effect = "may write"
+	reads     effect = "reads"
+	writes    effect = "writes"
+	mayWrite  effect = "may write"
+	mayRevert effect = "may revert" // to an older value
 	// on an ID
 	begins    effect = "begins"
 	ends      effect = "ends"  // and it was alive
 	kills     effect = "kills" // whatever it was
 	mayKill   effect = "may kill"
+	maySlip   effect = "may slip" // be over on the master that is going to fail
+	settles   effect = "settles"  // with its successor, if it has slipped
+	mayVanish effect = "may vanish"
 	findsIt   effect = "finds it"
 	findsNone effect = "finds none"
 )
 
 func at(o *op, does effect, value int64, ret time.Duration) porcupine.Operation {
-	return porcupine.Operation{ClientId: o.who, Input: step{does, value, o}, Call: int64(o.call), Return: int64(ret)}
+	return porcupine.Operation{ClientId: o.who, Input: step{does: does, value: value, op: o}, Call: int64(o.call), Return: int64(ret)}
 }
 
 func model(init any, next func(state any, s step) []any) porcupine.Model {
@@ -275,19 +303,27 @@ var fieldModel = model(int64(removed), func(state any, s step) []any {
 		return []any{s.value}
 	case s.does == mayWrite:
 		return []any{state, s.value}
+	case s.does == mayRevert:
+		states := []any{state}
+		for _, v := range s.older {
+			states = append(states, v)
+		}
+		return states
 	case s.value == state:
 		return []any{state}
 	}
 	return nil
 })
 
-// phase of an ID: from unborn to alive to dead, and never back.
+// phase of an ID: from unborn to alive to dead, and never back. It has slipped
+// while what has ended it is not confirmed, and its master about to fail.
 type phase string
 
 const (
-	unborn phase = "unborn"
-	alive  phase = "alive"
-	dead   phase = "dead"
+	unborn  phase = "unborn"
+	alive   phase = "alive"
+	slipped phase = "slipped"
+	dead    phase = "dead"
 )
 
 var idModel = model(unborn, func(state any, s step) []any {
@@ -296,8 +332,14 @@ var idModel = model(unborn, func(state any, s step) []any {
 		return []any{alive}
 	case s.does == ends && state == alive, s.does == kills:
 		return []any{dead}
-	case s.does == mayKill:
+	case s.does == mayKill, s.does == mayVanish && state == alive:
 		return []any{state, dead}
+	case s.does == maySlip && state == alive:
+		return []any{alive, slipped}
+	case s.does == settles && state == slipped:
+		return []any{alive, dead}
+	case s.does == mayVanish, s.does == maySlip, s.does == settles:
+		return []any{state}
 	case s.does == findsIt && state == alive, s.does == findsNone && state != alive:
 		return []any{state}
 	}
@@ -325,14 +367,14 @@ func (c checker) field(v *verdict, ops []*op, field int) {
 					part = append(part, at(o, mayWrite, value, o.ret))
 				}
 			case !seen[value]: // an uncertain write that nobody has seen may as well be none
-			case o.outcome == unknown, slack: // coming last is the same as never
+			case o.outcome == unknown, slack, c.repeated: // coming last is the same as never
 				part = append(part, at(o, writes, value, forever))
 				if slack {
 					part = append(part, at(o, mayWrite, value, forever))
 				}
 			}
 		}
-		return part
+		return append(part, c.reverts(ops, field, seen)...)
 	}
 	where := fmt.Sprintf("session %s, field %s", ops[0].session.handle, fieldNames[field])
 	strict := func() []porcupine.Operation { return view(false) }
@@ -374,7 +416,7 @@ func (c checker) id(v *verdict, ops []*op, id int) {
 		for _, o := range inherited(ops, id) {
 			add(o, mayKill, o.settled())
 		}
-		return part
+		return append(part, c.slips(ops, id)...)
 	}
 	where := fmt.Sprintf("session %s, ID #%d", ops[0].session.handle, id)
 	c.judge(v, idOrder, where, &idModel, view, nil)
@@ -425,7 +467,7 @@ func (c checker) judge(v *verdict, what, where string, m *porcupine.Model, stric
 	case porcupine.Illegal:
 		x := violation{what: what, where: where, model: m, steps: steps}
 		for _, s := range steps {
-			if o := s.Input.(step).op; len(x.part) == 0 || x.part[len(x.part)-1] != o {
+			if o := s.Input.(step).op; !slices.Contains(x.part, o) {
 				x.part = append(x.part, o)
 			}
 		}

@@ -211,25 +211,7 @@ func TestTheCheckerKnowsRightFromWrong(t *testing.T) {
 				continue
 			}
 			t.Run(strings.TrimSuffix(c.name, ",")+map[bool]string{false: " (one server)", true: " (ring)"}[replicated], func(t *testing.T) {
-				s := &session{handle: "by-hand"}
-				ops := slices.Clone(c.ops)
-				for i := range ops {
-					ops[i].session, ops[i].who = s, i
-				}
-				v := checker{replicated: replicated}.check(ops)
-				var got []string
-				for _, x := range v.violations {
-					got = append(got, x.what)
-				}
-				slices.Sort(got)
-				got = slices.Compact(got)
-				want := slices.Sorted(slices.Values(c.wrong))
-				if !slices.Equal(got, want) {
-					t.Errorf("the checker says %q, want %q", got, want)
-					for _, x := range v.violations {
-						t.Log(x)
-					}
-				}
+				expect(t, checker{replicated: replicated}.check(byHand(c.ops)), c.wrong)
 			})
 		}
 	}
@@ -237,11 +219,7 @@ func TestTheCheckerKnowsRightFromWrong(t *testing.T) {
 
 // A session that no ID opens is counted where nobody has deleted it.
 func TestTheCheckerCountsWhomARotationLoggedOut(t *testing.T) {
-	s := &session{}
-	ops := []op{born(0, 1), calls(rotate, 0, unknown, 2, 3), atTheEnd(calls(load, 0, absent, 4, 5))}
-	for i := range ops {
-		ops[i].session = s
-	}
+	ops := byHand([]op{born(0, 1), calls(rotate, 0, unknown, 2, 3), atTheEnd(calls(load, 0, absent, 4, 5))})
 	v := checker{replicated: true}.check(ops)
 	if len(v.violations) > 0 || v.stranded != 1 {
 		t.Errorf("%d violations and %d logged out, want 0 and 1", len(v.violations), v.stranded)

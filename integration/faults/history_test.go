@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -56,6 +57,7 @@ type op struct {
 	field   int           // save, rotate: what it wrote, none if nothing
 	value   int64         // what was written there
 	values  [fields]int64 // create: what was written; load: what was found
+	version int64         // load: that was found
 	outcome outcome       //
 	call    time.Duration // by one monotonic clock
 	since   time.Duration // rotate: when its session was loaded
@@ -75,6 +77,10 @@ func (o *op) writes(field int) (int64, bool) {
 	}
 	return 0, false
 }
+
+// changes tells whether the op is a save: it changes the session and raises its
+// version. A rotation may carry one.
+func (o *op) changes() bool { return o.kind != create && o.field != none }
 
 // settled is when the op's effect was surely there, if there is one.
 func (o *op) settled() time.Duration {
@@ -99,6 +105,9 @@ func (o *op) String() string {
 		for i, v := range o.values {
 			fmt.Fprintf(&b, " %s=%s", fieldNames[i], text(v))
 		}
+		if o.version > 0 {
+			fmt.Fprintf(&b, " version %d", o.version)
+		}
 	}
 	if o.last {
 		b.WriteString(" (at the end)")
@@ -117,6 +126,8 @@ func text(v int64) string {
 // first. A session is known by one of them at a time.
 type session struct {
 	handle, user string
+	slot         int          // of Redis Cluster
+	saving       atomic.Int64 // saves that have begun
 
 	mu    sync.Mutex
 	ids   []string
@@ -130,6 +141,8 @@ func (s *session) add(id string) (number int) {
 	s.ids = append(s.ids, id)
 	return len(s.ids) - 1
 }
+
+func (s *session) saves() int { return int(s.saving.Load()) }
 
 func (s *session) known() []string {
 	s.mu.Lock()

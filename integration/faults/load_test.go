@@ -78,32 +78,47 @@ var profiles = map[string]mix{
 	"logins":    {save: 10, touch: 5, rotate: 2, remove: 10, login: 20, old: 60},
 }
 
-const (
-	workers  = 32
-	slots    = 240 // sessions in use at a time
-	hot      = 6   // of which so many are used by half of the calls
-	wear     = 120 // uses, after which another session takes the slot
-	deadline = 2 * time.Second
-	think    = 40 * time.Millisecond // between two actions of a worker, at most
-)
+// size is how much of a load there is.
+type size struct {
+	workers  int
+	users    int
+	sessions int // in use at a time
+	hot      int // of which so many are used by half of the calls
+	wear     int // uses, after which another session takes the place
+	behind   int // saves by others that a session kept by a worker may miss; 0 is any number
+	deadline time.Duration
+	think    time.Duration // between two actions of a worker, at most
+}
 
 // workload drives clients and writes down what they answer.
 type workload struct {
+	size
 	clients []*redsession.Client[account]
 	mixes   []mix // of the workers, in turn
 	seed    uint64
 
 	began  time.Time
-	slots  [slots]atomic.Pointer[session]
+	places []atomic.Pointer[session]
 	next   atomic.Int64 // value to be written
 	mu     sync.Mutex
-	old    []*session // that are in no slot, or not any more
+	old    []*session // that are in no place, or not any more
 	ops    []op
 	tally  map[kind]*tally
+	stages []*stage // in the order of time
 	broken []string // answers that no call may give
 }
 
-// tally counts the calls of one kind.
+// calm is the name of the stages before, between and after the faults.
+const calm = "calm"
+
+// stage is a part of the time, with its calls.
+type stage struct {
+	name string
+	from time.Duration
+	tally
+}
+
+// tally counts calls.
 type tally struct {
 	calls    int
 	outcomes map[outcome]int
@@ -111,12 +126,49 @@ type tally struct {
 	err      error // the first of those that failed
 }
 
-func newWorkload(seed uint64, mixes []mix, clients []*redsession.Client[account]) *workload {
-	w := &workload{clients: clients, mixes: mixes, seed: seed, began: time.Now(), tally: map[kind]*tally{}}
-	for _, k := range kindsOfCalls {
-		w.tally[k] = &tally{outcomes: map[outcome]int{}}
+func (t *tally) add(o *op, err error) {
+	if t.outcomes == nil {
+		t.outcomes = map[outcome]int{}
 	}
+	t.calls++
+	t.outcomes[o.outcome]++
+	t.slowest = max(t.slowest, o.ret-o.call)
+	if t.err == nil && (o.outcome == failed || o.outcome == unknown) {
+		t.err = fmt.Errorf("%s of %v: %w", o.kind, (o.ret - o.call).Round(time.Millisecond), err)
+	}
+}
+
+// failed counts those that were not answered.
+func (t *tally) failed() int { return t.outcomes[unknown] + t.outcomes[failed] }
+
+func newWorkload(seed uint64, much size, mixes []mix, clients []*redsession.Client[account]) *workload {
+	w := &workload{size: much, clients: clients, mixes: mixes, seed: seed, began: time.Now(), tally: map[kind]*tally{}}
+	w.places = make([]atomic.Pointer[session], w.sessions)
+	for _, k := range kindsOfCalls {
+		w.tally[k] = &tally{}
+	}
+	w.enter(calm)
 	return w
+}
+
+// now is the time since the load began, on the clock of the history.
+func (w *workload) now() time.Duration { return time.Since(w.began) }
+
+// stage is the one that a call belongs to: where it ended, but if that was calm,
+// where it began. The caller holds mu, or the load is over.
+func (w *workload) stage(o *op) *stage {
+	i := len(w.stages) - 1
+	for i > 0 && (w.stages[i].from > o.ret || w.stages[i].name == calm && w.stages[i].from > o.call) {
+		i--
+	}
+	return w.stages[i]
+}
+
+// enter begins a stage.
+func (w *workload) enter(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stages = append(w.stages, &stage{name: name, from: w.now()})
 }
 
 // worker is one goroutine of a workload.
@@ -136,6 +188,7 @@ type held struct {
 	id      int
 	data    *redsession.Session[account]
 	since   time.Duration // when its load began
+	saves   int           // that had begun by then
 }
 
 func (w *workload) worker(name int, phase uint64) *worker {
@@ -151,7 +204,7 @@ func (w *workload) run(ctx context.Context) {
 	w.each(0, func(g *worker) {
 		for ctx.Err() == nil {
 			g.act()
-			time.Sleep(time.Duration(g.rnd.Int64N(int64(think))))
+			time.Sleep(time.Duration(g.rnd.Int64N(int64(g.think))))
 		}
 	})
 }
@@ -183,7 +236,7 @@ func (w *workload) look() {
 // each runs f in all workers and collects what they wrote down.
 func (w *workload) each(phase uint64, f func(*worker)) {
 	var wg sync.WaitGroup
-	for name := range workers {
+	for name := range w.workers {
 		g := w.worker(name, phase)
 		wg.Go(func() {
 			f(g)
@@ -197,9 +250,9 @@ func (w *workload) each(phase uint64, f func(*worker)) {
 
 // call makes one call and counts it.
 func (g *worker) call(o op, f func(ctx context.Context) error) op {
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), g.deadline)
 	defer cancel()
-	o.call = time.Since(g.began)
+	o.call = g.now()
 	err := f(ctx)
 	return g.judge(o, err)
 }
@@ -207,7 +260,7 @@ func (g *worker) call(o op, f func(ctx context.Context) error) op {
 // judge says what the error of a call that has just ended means, and counts it.
 func (g *worker) judge(o op, err error) op {
 	o.who = g.name
-	o.ret = time.Since(g.began)
+	o.ret = g.now()
 	switch {
 	case err == nil:
 		o.outcome = done
@@ -223,13 +276,8 @@ func (g *worker) judge(o op, err error) op {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t := g.tally[o.kind]
-	t.calls++
-	t.outcomes[o.outcome]++
-	t.slowest = max(t.slowest, o.ret-o.call)
-	if t.err == nil && (o.outcome == failed || o.outcome == unknown) {
-		t.err = err
-	}
+	g.tally[o.kind].add(&o, err)
+	g.stage(&o).add(&o, err)
 	return o
 }
 
@@ -249,9 +297,9 @@ func (g *worker) act() {
 		}
 		return
 	}
-	i := g.rnd.IntN(slots)
+	i := g.rnd.IntN(g.sessions)
 	if g.rnd.IntN(2) == 0 {
-		i = g.rnd.IntN(hot)
+		i = g.rnd.IntN(g.hot)
 	}
 	s := g.pick(i)
 	if s == nil {
@@ -292,26 +340,26 @@ func (g *worker) act() {
 	}
 }
 
-// pick gives the session of a slot, now and then one that has left it. It makes
+// pick gives the session of a place, now and then one that has left it. It makes
 // a new one where there is none yet, or where that one is worn.
-func (g *worker) pick(slot int) *session {
+func (g *worker) pick(place int) *session {
 	if g.rnd.IntN(100) < g.mix.old {
 		if s := g.anyOld(); s != nil {
 			return s
 		}
 	}
-	s := g.slots[slot].Load()
+	s := g.places[place].Load()
 	if s != nil {
 		s.mu.Lock()
 		s.uses++
-		worn := s.uses > wear || s.ended && g.rnd.IntN(10) == 0
+		worn := s.uses > g.wear || s.ended && g.rnd.IntN(10) == 0
 		s.mu.Unlock()
 		if !worn {
 			return s
 		}
 	}
 	fresh := g.create()
-	if fresh != nil && g.slots[slot].CompareAndSwap(s, fresh) && s != nil {
+	if fresh != nil && g.places[place].CompareAndSwap(s, fresh) && s != nil {
 		g.retire(s)
 	}
 	return fresh
@@ -323,7 +371,7 @@ func (w *workload) retire(s *session) {
 	w.old = append(w.old, s)
 }
 
-// anyOld gives a session that has left its slot, one of the latest half of the
+// anyOld gives a session that has left its place, one of the latest half of the
 // time.
 func (w *workload) anyOld() *session {
 	w.mu.Lock()
@@ -339,7 +387,7 @@ func (w *workload) anyOld() *session {
 }
 
 func (g *worker) create() *session {
-	s := &session{user: fmt.Sprint("user ", g.rnd.IntN(100))}
+	s := &session{user: fmt.Sprint("user ", g.rnd.IntN(g.users))}
 	data := account{User: s.user}
 	for field := range fields {
 		data.set(field, g.value(field))
@@ -352,7 +400,7 @@ func (g *worker) create() *session {
 	if o.outcome != done {
 		return nil // nobody has its ID
 	}
-	s.handle = made.Handle()
+	s.handle, s.slot = made.Handle(), slotOf(made.Handle())
 	o.id = s.add(made.ID())
 	g.record(o)
 	return s
@@ -373,7 +421,9 @@ func (g *worker) loaded(s *session, id int, secret string) (held, bool) {
 		i := g.rnd.IntN(len(g.kept))
 		h := g.kept[i]
 		g.kept = append(g.kept[:i], g.kept[i+1:]...)
-		return h, true
+		if g.behind == 0 || h.session.saves()-h.saves < g.behind {
+			return h, true
+		}
 	}
 	return g.load(s, id, secret)
 }
@@ -385,7 +435,7 @@ func (g *worker) keep(h held) {
 }
 
 func (g *worker) load(s *session, id int, secret string) (held, bool) {
-	h := held{session: s, id: id}
+	h := held{session: s, id: id, saves: s.saves()}
 	o := g.call(op{kind: load, session: s, id: id, next: none, field: none}, func(ctx context.Context) (err error) {
 		h.data, err = g.client.Load(ctx, secret)
 		return err
@@ -400,15 +450,15 @@ func (g *worker) loadMany(s *session, id int, secret string) {
 	ops := []op{{session: s, id: id}}
 	secrets := []string{secret}
 	for range 3 {
-		if s := g.slots[g.rnd.IntN(slots)].Load(); s != nil {
+		if s := g.places[g.rnd.IntN(g.sessions)].Load(); s != nil {
 			ids := s.known()
 			ops = append(ops, op{session: s, id: len(ids) - 1})
 			secrets = append(secrets, ids[len(ids)-1])
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), g.deadline)
 	defer cancel()
-	began := time.Since(g.began)
+	began := g.now()
 	for i, r := range g.client.LoadMany(ctx, secrets...) {
 		o := ops[i]
 		o.kind, o.next, o.field, o.call = load, none, none, began
@@ -420,7 +470,7 @@ func (g *worker) loadMany(s *session, id int, secret string) {
 // found records a load.
 func (g *worker) found(o *op, data *redsession.Session[account]) {
 	if o.outcome == done {
-		o.values = data.Data.all()
+		o.values, o.version = data.Data.all(), data.Version()
 		if data.Data.User != o.session.user || data.Handle() != o.session.handle {
 			g.complain("load of session %s of %s gave session %s of %s", o.session.handle, o.session.user, data.Handle(), data.Data.User)
 		}
@@ -430,6 +480,7 @@ func (g *worker) found(o *op, data *redsession.Session[account]) {
 
 // change changes one field of a loaded session, and says so in o.
 func (g *worker) change(h held, o *op) {
+	h.session.saving.Add(1)
 	o.field = g.rnd.IntN(fields)
 	o.value = g.value(o.field)
 	if o.value == h.data.Data.get(o.field) { // removed already, so nothing would be written
@@ -466,7 +517,7 @@ func (g *worker) insist(o op, f func(ctx context.Context) error, whenDone ...fun
 	o = g.call(o, f)
 	first := o
 	for ; o.outcome == unknown && again > 0; again-- {
-		time.Sleep(time.Duration(g.rnd.Int64N(int64(deadline / 4))))
+		time.Sleep(time.Duration(g.rnd.Int64N(int64(g.deadline / 4))))
 		o = g.call(o, f)
 	}
 	switch {

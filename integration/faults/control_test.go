@@ -22,30 +22,36 @@ type edit struct{ file, old, new string }
 type control struct {
 	rule  string
 	edits []edit
+	test  string
 	args  string
 }
+
+const (
+	onTheRing    = "TestOneNodeOfTheRingAtFaultIsNotNoticed"
+	onTheCluster = "TestFaultsOfAClusterAreNotNoticed"
+)
 
 var table = []control{
 	{"a deletion leaves a tombstone", []edit{
 		{"internal/script/bury.lua",
 			"local d, i = tonumber(ARGV[2]), tonumber(ARGV[3])",
 			"redis.call('DEL', key)\nif key then return reply(OK) end\nlocal d, i = 0, 0"},
-	}, "-faults 4 -kinds kill,cut,stale -profile deletes"},
+	}, onTheRing, "-faults 4 -kinds kill,cut,stale -profile deletes"},
 
 	{"only witnesses count", []edit{
 		{"attempt.go", "if then == nil || !then.complete {", "if then == nil {"},
 		{"ringnode.go", "return n.asks() && n.life.Load().complete", "return n.asks()"},
-	}, "-faults 10 -nodes 3 -kinds cut,flush -profile logins"},
+	}, onTheRing, "-faults 10 -nodes 3 -kinds cut,flush -profile logins"},
 
 	{"what a load has found is written back", []edit{
 		{"lookup.go",
 			`t := r.join(ctx, &l.spot, v.m, "")` + "\n\tswitch {",
 			"if l != nil {\n\t\tl.finish(v.m, v.now)\n\t\treturn false\n\t}\n\t" + `t := r.join(ctx, &l.spot, v.m, "")` + "\n\tswitch {"},
-	}, "-faults 6 -kinds pause,cut -profile saves -jitter 60ms"},
+	}, onTheRing, "-faults 6 -kinds pause,cut -profile saves -jitter 60ms"},
 
 	{"an ID that was let go does nothing any more", []edit{
 		{"internal/script/guard.lua", "local valid, retired = verifier(r[5])", "local valid, retired = verifier(r[5]), nil"},
-	}, "-faults 4 -kinds pause,cut -profile rotations"},
+	}, onTheRing, "-faults 4 -kinds pause,cut -profile rotations"},
 
 	{"a load asks a majority", []edit{
 		{"lookup.go",
@@ -53,7 +59,11 @@ var table = []control{
 			"near := r.question(list, func(l *lookup) int { return 1 })"},
 		{"lookup.go", "\t\tif v.witnesses >= l.spot.majority() {\n\t\t\tswitch {", "\t\tif v.witnesses >= 1 {\n\t\t\tswitch {"},
 		{"lookup.go", "v.agree >= l.spot.majority()", "v.agree >= 1"},
-	}, "-faults 4 -kinds pause,cut -profile even"},
+	}, onTheRing, "-faults 4 -kinds pause,cut -profile even"},
+
+	{"a logout waits for a replica", []edit{
+		{"durability.go", "if d == nil && matters && k.failsOver", "if d == nil && matters && false"},
+	}, onTheCluster, "-kinds lag -profile deletes"},
 }
 
 // Without any one of its rules the product is found out by the test that it
@@ -133,7 +143,7 @@ func (c *control) overlay(t *testing.T) string {
 // run runs the test on the changed product and returns what it printed.
 func (c *control) run(t *testing.T, overlay string, seed int) string {
 	t.Helper()
-	args := []string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-timeout", "5m", "-run", "^TestOneNodeAtFaultIsNotNoticed$", ".",
+	args := []string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-timeout", "5m", "-run", "^" + c.test + "$", ".",
 		"-args", "-seed", fmt.Sprint(seed)}
 	cmd := exec.CommandContext(t.Context(), "go", append(args, strings.Fields(c.args)...)...)
 	out, err := cmd.CombinedOutput()
