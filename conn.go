@@ -14,9 +14,9 @@ const maxReply = 30 * time.Second
 // steady gives the driver's read timeout to each part of a reply, not to the
 // reply as a whole: a packet of many large sessions may take longer than a dead
 // server is waited for. It tells endpoint what becomes of requests, and sends none
-// while that is down.
-func steady(conn net.Conn, endpoint *endpoint) net.Conn {
-	s := &steadyConn{Conn: conn, endpoint: endpoint}
+// while that is down. The first answer goes to judge, whose error comes in its place.
+func steady(conn net.Conn, endpoint *endpoint, judge func([]byte, error) error) net.Conn {
+	s := &steadyConn{Conn: conn, endpoint: endpoint, judge: judge}
 	endpoint.linked(1)
 	if raw, ok := conn.(syscall.Conn); ok { // by which the driver sees a connection closed by the server
 		return struct {
@@ -30,9 +30,10 @@ func steady(conn net.Conn, endpoint *endpoint) net.Conn {
 type steadyConn struct {
 	net.Conn
 	endpoint *endpoint
-	asked    atomic.Bool  // an answer is due
-	wait     atomic.Int64 // the timeout that the driver has set, ns; 0: none
-	end      atomic.Int64 // when it ends at the latest, unix ns
+	judge    func(answer []byte, err error) error // until the first answer
+	asked    atomic.Bool                          // an answer is due
+	wait     atomic.Int64                         // the timeout that the driver has set, ns; 0: none
+	end      atomic.Int64                         // when it ends at the latest, unix ns
 	closed   sync.Once
 }
 
@@ -77,9 +78,16 @@ func (c *steadyConn) patience(t time.Time) {
 
 func (c *steadyConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	answered := n > 0
+	if judge := c.judge; judge != nil {
+		c.judge = nil
+		if verdict := judge(p[:n], err); verdict != nil {
+			n, err = 0, verdict
+		}
+	}
 	wait := time.Duration(c.wait.Load())
 	switch {
-	case n > 0:
+	case answered:
 		c.asked.Store(false)
 		c.endpoint.heard()
 		if now := time.Now(); wait > 0 && now.UnixNano() < c.end.Load() {

@@ -1,6 +1,7 @@
 package redsession
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -31,7 +32,7 @@ func connect(c *config, dial DialFunc, slots func(context.Context) ([]redis.Clus
 	switch c.topologies[0] {
 	case "WithCluster":
 		return redis.NewClusterClient(&redis.ClusterOptions{
-			Addrs: c.addrs, Username: c.username, Password: c.password, Dialer: dial,
+			Addrs: c.addrs, Username: c.username, Password: c.password, CredentialsProviderContext: c.provider(), Dialer: dial,
 			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 			DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
 			ClusterSlots: slots, ClusterStateReloadInterval: stateInterval, DisableRoutingPolicies: true,
@@ -39,19 +40,38 @@ func connect(c *config, dial DialFunc, slots func(context.Context) ([]redis.Clus
 		})
 	case "WithSentinel":
 		return redis.NewFailoverClient(&redis.FailoverOptions{
-			MasterName: c.master, SentinelAddrs: c.addrs, Username: c.username, Password: c.password, Dialer: dial,
+			MasterName: c.master, SentinelAddrs: c.addrs, Dialer: dial,
+			Username: c.username, Password: c.password, CredentialsProviderContext: c.provider(),
 			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 			DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
 			DisableIdentity: true,
 		})
 	}
 	return redis.NewClient(&redis.Options{
-		Addr: c.addrs[0], Username: c.username, Password: c.password, Dialer: dial,
+		Addr: c.addrs[0], Username: c.username, Password: c.password, CredentialsProviderContext: c.provider(), Dialer: dial,
 		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
 		DisableIdentity: true, MaintNotificationsConfig: quiet, OnConnect: c.onConnect,
 	})
 }
+
+// provider asks for credentials, and keeps to itself what it is told of a failure.
+func (c *config) provider() func(context.Context) (string, string, error) {
+	if c.credentials == nil {
+		return nil
+	}
+	return func(ctx context.Context) (username, password string, err error) {
+		if username, password, err = c.credentials(ctx); err != nil {
+			return "", "", errProvider
+		}
+		return username, password, nil
+	}
+}
+
+var (
+	errProvider  = errors.New("the credentials provider gave an error")
+	errWrongPass = errors.New("WRONGPASS what the credentials provider gave was refused")
+)
 
 // dialer opens the driver's connections, by TLS if so configured. The driver may
 // dial in the background: Close ends that and waits for it too.
@@ -59,11 +79,12 @@ type dialer struct {
 	calls     *calls
 	dial      DialFunc
 	tls       *tls.Config
+	provided  bool       // the credentials: they may be right the next time
 	endpoints *endpoints // nil: not watched
 }
 
 func newDialer(c *config, calls *calls) *dialer {
-	d := &dialer{calls: calls, dial: c.dialer, tls: c.tls}
+	d := &dialer{calls: calls, dial: c.dialer, tls: c.tls, provided: c.credentials != nil}
 	if d.dial == nil {
 		d.dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
 	}
@@ -100,7 +121,7 @@ func (d *dialer) open(ctx context.Context, network, addr string) (net.Conn, erro
 		}
 		return nil, err
 	}
-	return steady(conn, endpoint), nil
+	return steady(conn, endpoint, func(answer []byte, err error) error { return d.judge(addr, answer, err) }), nil
 }
 
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -111,17 +132,7 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 	if err != nil || d.tls == nil {
 		return conn, err
 	}
-	cfg := d.tls
-	if cfg.ServerName == "" && !cfg.InsecureSkipVerify {
-		cfg = cfg.Clone()
-		cfg.ServerName, _, _ = net.SplitHostPort(addr)
-	}
-	secure := tls.Client(conn, cfg)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return secure, nil
+	return d.secure(ctx, conn, addr)
 }
 
 // probe asks a server for any answer, be it an error: that it is loading, say, or
@@ -133,14 +144,21 @@ func (d *dialer) probe(addr string) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(d.calls.ctx, func() { conn.Close() })()
+	answer, err := ping(conn)
+	return cmp.Or(d.judge(addr, answer, err), err)
+}
+
+// ping gets the first byte of an answer.
+func ping(conn net.Conn) ([]byte, error) {
 	if err := conn.SetDeadline(time.Now().Add(ioTimeout)); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := conn.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
-		return err
+		return nil, err
 	}
-	_, err = conn.Read(make([]byte, 1))
-	return err
+	answer := make([]byte, 1)
+	n, err := conn.Read(answer)
+	return answer[:n], err
 }
 
 // transient are the replies of a server that did nothing, and may do it later.
@@ -166,18 +184,21 @@ func retriable(err error) bool {
 		return false
 	}
 	var certificate *tls.CertificateVerificationError
-	if errors.As(err, new(*DecodeError)) || errors.As(err, new(*conflictError)) {
+	if errors.As(err, new(*DecodeError)) || errors.As(err, new(*setupError)) {
 		return false
 	}
 	if few, ok := errors.AsType[*fewReplicas](err); ok {
 		return few.again
 	}
-	return !errors.Is(err, redis.ErrClosed) && !errors.Is(err, errClosed) && !errors.Is(err, errOfCluster) &&
-		!errors.As(err, &certificate)
+	return !errors.Is(err, redis.ErrClosed) && !errors.Is(err, errClosed) && !errors.As(err, &certificate)
 }
 
-// errOfCluster: no waiting helps.
-var errOfCluster = errors.New("the server is a node of a Redis Cluster: use WithCluster")
+// setupError: no waiting helps. It has no Unwrap, see downError.
+type setupError struct{ why string }
+
+func (e *setupError) Error() string { return e.why }
+
+var errOfCluster = &setupError{"the server is a node of a Redis Cluster: use WithCluster"}
 
 // misplaced replaces the redirection of a client that cannot follow it.
 func (k *keyspace) misplaced(err error) error {

@@ -159,6 +159,9 @@ func TestWhatIsTriedAgain(t *testing.T) {
 		{redis.ErrClosed, false, false},
 		{errClosed, false, false},
 		{fmt.Errorf("mine: %w", &tls.CertificateVerificationError{Err: io.EOF}), false, false},
+		{&downError{"a:1", errNoTLS}, false, false},
+		{errProvider, false, true},
+		{errWrongPass, false, true},
 	} {
 		if refused(test.err) != test.refused || retriable(test.err) != test.again {
 			t.Errorf("%v: refused %v, again %v", test.err, refused(test.err), retriable(test.err))

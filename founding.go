@@ -103,9 +103,7 @@ func (r *ring) complete(ctx context.Context, n *ringNode, then *life, token stri
 }
 
 // pattern is that of all session keys.
-func (r *ring) pattern() string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(r.prefix) + ":{*"
-}
+func (r *ring) pattern() string { return globEscaper.Replace(r.prefix) + ":{*" }
 
 // empty is an error if any node holds a session.
 func (r *ring) empty(ctx context.Context) error {

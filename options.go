@@ -35,6 +35,7 @@ type config struct {
 
 	tls                *tls.Config
 	username, password string
+	credentials        func(context.Context) (username, password string, err error)
 	dialer             DialFunc
 	healthHook         func(NodeHealth)
 
@@ -109,7 +110,7 @@ func WithSentinel(master string, addrs ...string) Option {
 // when its context ends, and writes are still never repeated by the driver, but
 // how soon a dead server is noticed, and so how often a call can try again
 // within its deadline, is up to the client's own settings. It excludes WithTLS,
-// WithCredentials and WithDialer.
+// WithCredentials, WithCredentialsProvider and WithDialer.
 func WithRedis(rdb redis.UniversalClient) Option {
 	return func(c *config) { c.topology("WithRedis"); c.rdb = rdb }
 }
@@ -157,15 +158,33 @@ func WithMinReplicas(n int, wait time.Duration) Option {
 	return func(c *config) { c.durability = &durability{replicas: n, wait: wait} }
 }
 
-// WithTLS connects by TLS with this configuration, to Sentinels too. Default:
-// plain TCP.
+// WithTLS connects by TLS with this configuration, to Sentinels too. Without a ServerName
+// each certificate is checked against the host that was dialled: on Redis Cluster and
+// Sentinel that is what the nodes announce. What waiting cannot mend is [ErrUnavailable] at
+// once, and says why: a certificate that is not trusted, expired or another host's, a client
+// certificate that the server misses or refuses, a server that speaks TLS to a client without,
+// or none to one with it. Default: plain TCP.
 func WithTLS(cfg *tls.Config) Option { return func(c *config) { c.tls = cfg } }
 
 // WithCredentials authenticates every connection to a Redis node as an ACL user;
 // an empty username means the server's default user. Sentinels are asked without.
-// Default: none.
+// It excludes WithCredentialsProvider. Default: none. [ACLRules] tells what the user must
+// be allowed to do.
 func WithCredentials(username, password string) Option {
 	return func(c *config) { c.username, c.password = username, password }
+}
+
+// WithCredentialsProvider is WithCredentials for credentials that change: each new
+// connection to a node asks provider for them. Open connections stay as they are, which is
+// how Redis takes a changed password too.
+//
+// What the provider gives may be older or newer than what the server knows, so credentials
+// that are refused are tried again, as long as the call's context lasts; so is an error of the
+// provider, whose text is not shown. It is called by many goroutines at once, and holds up
+// a call: it should answer from memory, and must return when its context ends.
+// It excludes WithCredentials and WithRedis. Default: none.
+func WithCredentialsProvider(provider func(ctx context.Context) (username, password string, err error)) Option {
+	return func(c *config) { c.credentials = provider }
 }
 
 // WithDialer opens connections by dial instead of [net.Dialer]: for containers,
@@ -300,6 +319,9 @@ func (c *config) validate() error {
 	if c.password == "" && c.username != "" {
 		return fail("WithCredentials needs a password")
 	}
+	if c.credentials != nil && c.username+c.password != "" {
+		return fail("WithCredentials and WithCredentialsProvider exclude each other")
+	}
 	for _, d := range []struct {
 		name string
 		d    time.Duration
@@ -372,7 +394,7 @@ func (c *config) validateRedis() error {
 	}
 	for name, set := range map[string]bool{
 		"WithTLS": c.tls != nil, "WithCredentials": c.username+c.password != "", "WithDialer": c.dialer != nil,
-		"WithHealthHook": c.healthHook != nil,
+		"WithHealthHook": c.healthHook != nil, "WithCredentialsProvider": c.credentials != nil,
 	} {
 		if set {
 			return fmt.Errorf("redsession: WithRedis and %s exclude each other: set it on the client", name)

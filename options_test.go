@@ -22,6 +22,8 @@ func dialNothing(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.New("not called")
 }
 
+func noCredentials(context.Context) (string, string, error) { return "", "", nil }
+
 // server is a topology: nothing is dialled.
 var server = WithAddr("localhost:6379")
 
@@ -61,6 +63,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		{"WithRedis WithCredentials", []Option{WithRedis(rdb), WithCredentials("", "p")}},
 		{"WithRedis WithDialer", []Option{WithDialer(dialNothing), WithRedis(rdb)}},
 		{"WithCredentials password", []Option{server, WithCredentials("u", "")}},
+		{"WithCredentials WithCredentialsProvider exclude", []Option{server, WithCredentials("u", "p"), WithCredentialsProvider(noCredentials)}},
+		{"WithRedis WithCredentialsProvider", []Option{WithRedis(rdb), WithCredentialsProvider(noCredentials)}},
 
 		{"WithIdleTimeout", []Option{server, WithIdleTimeout(0)}},
 		{"WithIdleTimeout", []Option{server, WithIdleTimeout(-time.Second)}},
@@ -190,6 +194,38 @@ func TestTheDeadlineOfACall(t *testing.T) {
 		defer cancel()
 		if bound, _ := c.bound(mine); bound != mine {
 			t.Errorf("a context with %v became another", own)
+		}
+	}
+}
+
+func TestACLRules(t *testing.T) {
+	const common = "+time +hgetall +hmget +hset +hdel +pexpireat +evalsha +eval +ping"
+	nodes := WithRing(Node{Name: "a", Addr: "a:1"}, Node{Name: "b", Addr: "b:1"}, Node{Name: "c", Addr: "c:1"})
+	rules := func(keys, commands string) string {
+		return strings.TrimSpace("app on resetkeys " + keys + " resetchannels clearselectors -@all " + common + " " + commands)
+	}
+	for _, test := range []struct {
+		opts []Option
+		want string
+	}{
+		{[]Option{server}, rules("~session:{*", "+exists +hexists +del +pexpire")},
+		{[]Option{server, WithPrefix(`a*[b]?\`)}, rules(`~a\*\[b\]\?\\:{*`, "+exists +hexists +del +pexpire")},
+		{[]Option{server, WithMinReplicas(1, time.Second)}, rules("~session:{*", "+exists +hexists +del +pexpire +wait")},
+		{[]Option{WithSentinel("m", "a:1")}, rules("~session:{*", "+exists +hexists +del +pexpire +wait +role")},
+		{[]Option{WithSentinel("m", "a:1"), WithMinReplicas(0, 0)}, rules("~session:{*", "+exists +hexists +del +pexpire")},
+		{[]Option{WithCluster("a:1")}, rules("~session:{*", "+exists +hexists +del +pexpire +asking +cluster|slots +cluster|nodes +wait +role")},
+		{[]Option{nodes, WithReplicas(1)}, rules("~session:{* ~session:@ring", "+exists +hexists +del +pexpire +get +set")},
+		{[]Option{nodes}, rules("~session:{* ~session:@ring ~session:@mark", "+get +set +hget +hkeys +pexpiretime +info +scan")},
+	} {
+		if got, err := ACLRules("app", test.opts...); err != nil || got != test.want {
+			t.Errorf("%q, %v\n\twant %q", got, err, test.want)
+		}
+	}
+	for user, opts := range map[string][]Option{
+		"": {server}, "a b": {server}, "a\n": {server}, "app": {server, WithPrefix("my app")}, "other": nil,
+	} {
+		if got, err := ACLRules(user, opts...); err == nil {
+			t.Errorf("user %q: accepted: %q", user, got)
 		}
 	}
 }

@@ -112,7 +112,7 @@ func (r *ring) repairAll(ctx context.Context, cfg *repairConfig) error {
 			if cfg.acceptLoss && !n.asks() && n.lost() {
 				break
 			}
-			if ctx.Err() != nil || n.lost() || !r.pause(ctx, try) {
+			if ctx.Err() != nil || n.lost() || !retriable(err) || !r.pause(ctx, try) {
 				return fmt.Errorf("%s: %w", n.Name, err)
 			}
 		}

@@ -43,6 +43,7 @@ type ringNode struct {
 	// while it does.
 	down   atomic.Int64
 	cause  atomic.Pointer[error] // of the last failure
+	barred atomic.Bool           // which waiting does not mend
 	clock  atomic.Pointer[moment]
 	missed atomic.Bool // it was away, and may have missed writes
 	wake   chan struct{}
@@ -213,6 +214,7 @@ func (n *ringNode) keep() {
 
 // heard notes whether the node answered a probe, or left a request without answer.
 func (n *ringNode) heard(err error) {
+	n.barred.Store(err != nil && !retriable(err))
 	if err != nil {
 		err = sanitize(err)
 		n.cause.Store(&err)
@@ -293,7 +295,7 @@ func (n *ringNode) lost() bool {
 		return true
 	}
 	since := n.down.Load()
-	return since != 0 && n.ring.uptime()-since > int64(lostAfter)
+	return since != 0 && (n.barred.Load() || n.ring.uptime()-since > int64(lostAfter))
 }
 
 // state is why the node does not count.

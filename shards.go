@@ -52,7 +52,7 @@ func (s *shards) check(ctx context.Context, conn *redis.Conn, name string) error
 		return err
 	}
 	if d := ringDifference(there, s.record); d != "" {
-		return &conflictError{name + " belongs to another ring: " + d}
+		return &setupError{name + " belongs to another ring: " + d}
 	}
 	return nil
 }
@@ -89,8 +89,8 @@ func (s *shards) agree(ctx context.Context) error {
 		heard[i] = errs[i] == nil
 	})
 	for _, err := range errs {
-		if conflict := (*conflictError)(nil); errors.As(err, &conflict) {
-			return failure(ctx, false, conflict)
+		if wrong := (*setupError)(nil); errors.As(err, &wrong) {
+			return failure(ctx, false, wrong)
 		}
 	}
 	if ctx.Err() != nil || !slices.Contains(heard, true) {
@@ -100,17 +100,12 @@ func (s *shards) agree(ctx context.Context) error {
 	each(func(i int, k *keyspace) {
 		if heard[i] {
 			_, _ = await(ctx, k.calls, nil, func(ctx context.Context) (struct{}, error) {
-				return struct{}{}, k.rdb.SetNX(ctx, s.key, s.record, 0).Err()
+				return struct{}{}, k.rdb.SetArgs(ctx, s.key, s.record, redis.SetArgs{Mode: "NX"}).Err()
 			})
 		}
 	})
 	return nil
 }
-
-// conflictError: no waiting helps.
-type conflictError struct{ why string }
-
-func (e *conflictError) Error() string { return e.why }
 
 func (s *shards) of(tag string) *keyspace {
 	var buf [1]int

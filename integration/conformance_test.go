@@ -14,7 +14,7 @@ import (
 	"github.com/redsession/redsession/internal/conformance"
 )
 
-// Every topology keeps every promise.
+// Every topology keeps every promise, to a user who has the least rights.
 func TestConformance(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *place) {
 		// Nothing moves during the suite, so each question is asked once.
@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 			admins = append(admins, n.Client())
 		}
 		var owners sync.Map
-		conformance.Run(t, conformance.Target{
+		conforms(t, p.Env, conformance.Target{
 			Options: func(testing.TB) []redsession.Option { return []redsession.Option{p.topology()} },
 			Dial:    p.Dialer(),
 			Nodes:   func() []*redis.Client { return admins },
@@ -80,7 +80,7 @@ func TestConformanceOfRings(t *testing.T) {
 				target.Ring, admins = append(target.Ring, node), append(admins, n.Client())
 			}
 			target.Nodes = func() []*redis.Client { return admins }
-			conformance.Run(t, target)
+			conforms(t, env, target)
 		})
 	}
 }

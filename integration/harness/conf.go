@@ -38,6 +38,9 @@ func (n *Node) conf(s Spec) string {
 		line("sentinel down-after-milliseconds %s %d", masterName, patience.Milliseconds()) // until it is ready
 		line("sentinel failover-timeout %s %d", masterName, 3*s.NodeTimeout.Milliseconds())
 		line("sentinel parallel-syncs %s 2", masterName)
+		if s.TLS != nil {
+			s.TLS.conf(n, line)
+		}
 		return b.String()
 	}
 
@@ -90,6 +93,9 @@ func (n *Node) conf(s Spec) string {
 		if master := n.env.nodes[0]; n != master {
 			line("replicaof %s %d", master.ip, master.port)
 		}
+	}
+	if s.TLS != nil {
+		s.TLS.conf(n, line)
 	}
 	for _, l := range s.Conf {
 		line("%s", l)

@@ -2,8 +2,10 @@ package harness
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path"
 	"strconv"
@@ -118,6 +120,9 @@ func (n *Node) create(ctx context.Context) error {
 		if !n.sentinel {
 			files[n.dataDir()+"/"] = nil
 		}
+		if t := n.env.spec.TLS; t != nil {
+			maps.Copy(files, t.files(n))
+		}
 		s, err := n.env.host.create(ctx, n, files)
 		n.server = s
 		return err
@@ -197,7 +202,11 @@ func (n *Node) dial(ctx context.Context) (net.Conn, error) {
 		return nil, errors.New("harness: the server is down")
 	}
 	var d net.Dialer
-	return d.DialContext(ctx, "tcp", n.server.address())
+	conn, err := d.DialContext(ctx, "tcp", n.server.address())
+	if t := n.env.spec.TLS; t != nil && err == nil {
+		return tls.Client(conn, t.Client), nil
+	}
+	return conn, err
 }
 
 func (n *Node) openRelays() error {

@@ -54,6 +54,8 @@ type Spec struct {
 	NodeTimeout time.Duration
 	// Persistence is AppendOnly by default.
 	Persistence Persistence
+	// TLS is none by default.
+	TLS *TLS
 }
 
 // Option changes a [Spec].

@@ -44,11 +44,26 @@ func open[T any](t *test, opts ...redsession.Option) *client[T] {
 // reach opens a client of options that say how to reach the servers.
 func reach[T any](t *test, opts ...redsession.Option) *client[T] {
 	t.Helper()
-	c := with[T](t, append([]redsession.Option{redsession.WithPrefix(t.prefix), redsession.WithDialer(t.wire.open)}, opts...)...)
+	c := with[T](t, t.reaching(opts...)...)
 	if t.copies > 1 { // so that it knows all nodes: else it begins with a majority
 		t.poll(func() bool { return c.Ping(c.ctx) == nil })
 	}
 	return c
+}
+
+// options are all that a client needs, and these.
+func (t *test) options(opts ...redsession.Option) []redsession.Option {
+	t.Helper()
+	return t.reaching(append(t.target.Options(t), opts...)...)
+}
+
+func (t *test) reaching(opts ...redsession.Option) []redsession.Option {
+	t.Helper()
+	all := append([]redsession.Option{redsession.WithPrefix(t.prefix), redsession.WithDialer(t.wire.open)}, opts...)
+	if t.target.Grant != nil {
+		all = append(all, t.target.Grant(t, all...))
+	}
+	return all
 }
 
 // with makes a client of these options only.

@@ -22,6 +22,9 @@ type Target struct {
 	// Options are the topology and what else a client needs, except WithPrefix
 	// and WithDialer.
 	Options func(testing.TB) []redsession.Option
+	// Grant makes a user who may do what a client of these options needs, and gives
+	// the option that logs the client in as that one. Optional.
+	Grant func(testing.TB, ...redsession.Option) redsession.Option
 	// Dial is how the clients reach the servers. The suite stands in between, to
 	// count and to break. Default: net.Dialer.
 	Dial redsession.DialFunc

@@ -47,7 +47,7 @@ var rings = []promise{
 				"node-":         redsession.Options(redsession.WithRing(nodes[1:]...), redsession.WithReplicas(min(t.copies, len(nodes)-1))),
 				"replicas":      redsession.WithReplicas(t.copies%len(nodes) + 1),
 			} {
-				wrong := with[profile](t, append(t.target.Options(t), redsession.WithPrefix(t.prefix), redsession.WithDialer(t.wire.open), other)...)
+				wrong := with[profile](t, t.options(other)...)
 				wrong = wrong.within(10 * time.Second)
 				_, created := wrong.Create(someone())
 				_, loaded := wrong.Load(s.ID())

@@ -303,7 +303,7 @@ var faults = []promise{
 		c := open[profile](t)
 		c.create(someone()) // so that there is something to look at
 		for range 3 {
-			fresh := with[profile](t, append(t.target.Options(t), redsession.WithPrefix(t.prefix), redsession.WithDialer(t.wire.open))...)
+			fresh := with[profile](t, t.options()...)
 			t.wire.silence(nil)
 			var patient sync.WaitGroup
 			patient.Go(func() { _, _ = fresh.within(4 * time.Second).Load(id) })
