@@ -83,6 +83,7 @@ func (c *steadyConn) Read(p []byte) (int, error) {
 		c.judge = nil
 		if verdict := judge(p[:n], err); verdict != nil {
 			n, err = 0, verdict
+			c.judge = func([]byte, error) error { return verdict } // the driver may read again
 		}
 	}
 	wait := time.Duration(c.wait.Load())
