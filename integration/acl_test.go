@@ -480,12 +480,13 @@ func TestAProviderThatFails(t *testing.T) {
 		c := connect(t, p, redsession.WithCredentialsProvider(func(context.Context) (string, string, error) {
 			return "", "", errors.New("horse battery staple")
 		}))
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		_, err := c.Create(ctx, account{})
 		is(t, err, redsession.ErrUnavailable)
 		is(t, err, context.DeadlineExceeded)
-		if err != nil && (strings.Contains(err.Error(), "staple") || !strings.Contains(err.Error(), "credentials provider")) {
+		said := err != nil && strings.Contains(err.Error(), "credentials provider")
+		if err == nil || strings.Contains(err.Error(), "staple") || !said && p != cluster { // whose topology may not be known by then
 			t.Errorf("the error is %v", err)
 		}
 	}, places...)

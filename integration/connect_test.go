@@ -8,13 +8,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +19,6 @@ import (
 	"time"
 
 	"github.com/redsession/redsession"
-	"github.com/redsession/redsession/integration/harness"
 )
 
 // From the first connection to the last a normal life of sessions makes no
@@ -88,14 +84,17 @@ func TestConnectionsSpeakRESP3(t *testing.T) {
 	})
 }
 
-// An ACL user with nothing but the session keys and the commands that the docs
-// could name is enough; a wrong password is unavailable at once, and says so
+// An ACL user with nothing but the rights that ACLRules names is enough; a wrong password is unavailable at once, and says so
 // without repeating it.
 func TestCredentials(t *testing.T) {
 	everywhere(t, func(t *testing.T, p *place) {
-		addUser(t, p, "app", "correct horse", "~session:*", "-@all",
-			"+hello", "+auth", "+ping", "+time", "+evalsha", "+eval", "+hgetall", "+hmget", "+hset", "+hdel", "+hexists",
-			"+exists", "+del", "+pexpire", "+pexpireat", "+asking", "+cluster|slots", "+cluster|shards", "+command")
+		line, err := redsession.ACLRules("app", p.topology())
+		ok(t, err)
+		var rules []any
+		for _, rule := range strings.Fields(line)[1:] {
+			rules = append(rules, rule)
+		}
+		addUser(t, p, "app", "correct horse", rules...)
 		c := connect(t, p, redsession.WithCredentials("app", "correct horse"))
 		warmEverywhere(t, p, c)
 		s := c.create(t, account{User: somebody(), Name: "Ada"})
@@ -127,7 +126,7 @@ func TestCredentials(t *testing.T) {
 		loaded := reader.load(t, s.ID())
 		loaded.Data.Visits = 7
 		began := time.Now()
-		err := reader.Save(t.Context(), loaded)
+		err = reader.Save(t.Context(), loaded)
 		if !errors.Is(err, redsession.ErrUnavailable) || !redsession.SafeToRetry(err) || time.Since(began) > time.Second {
 			t.Errorf("a write without the right to: %v after %v", err, time.Since(began))
 		}
@@ -222,57 +221,6 @@ func TestTLS(t *testing.T) {
 			}
 		}
 	})
-}
-
-// The server's own TLS, which needs files that a container does not see.
-func TestTLSOfTheServer(t *testing.T) {
-	single.start(t)
-	if single.Backend() != harness.Process {
-		return // TestTLS is all that can be done
-	}
-	node := single.Nodes()[0]
-	host, _, _ := net.SplitHostPort(node.DirectAddr())
-	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	ok(t, err)
-	addr := listener.Addr().String()
-	_, port, _ := net.SplitHostPort(addr)
-	ok(t, listener.Close())
-
-	ca := newAuthority(t)
-	certificate := ca.issue(t, host)
-	key, err := x509.MarshalECPrivateKey(certificate.PrivateKey.(*ecdsa.PrivateKey))
-	ok(t, err)
-	dir := t.TempDir()
-	file := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		ok(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-		return path
-	}
-	config := func(ctx context.Context, args ...any) error {
-		return node.Client().Do(ctx, append([]any{"config", "set"}, args...)...).Err()
-	}
-	t.Cleanup(func() {
-		if err := config(context.Background(), "tls-port", "0"); err != nil {
-			t.Error(err)
-		}
-	})
-	ok(t, config(t.Context(), "tls-port", port, "tls-auth-clients", "no",
-		"tls-ca-cert-file", file("ca.pem", "CERTIFICATE", ca.certificate.Raw),
-		"tls-cert-file", file("server.pem", "CERTIFICATE", certificate.Certificate[0]),
-		"tls-key-file", file("key.pem", "EC PRIVATE KEY", key)))
-
-	c := newClient[account](t, redsession.WithAddr(addr), redsession.WithTLS(&tls.Config{RootCAs: ca.pool}))
-	s := c.create(t, account{Name: "Ada"})
-	ok(t, increment(t.Context(), c, s.ID()))
-	if got := connect(t, single).load(t, s.ID()); got.Data.Visits != 1 {
-		t.Errorf("loaded %+v", got.Data)
-	}
-	ok(t, c.Close())
-
-	plain := newClient[account](t, redsession.WithAddr(addr), redsession.WithTimeout(300*time.Millisecond))
-	defer plain.Close()
-	_, err = plain.Load(t.Context(), s.ID())
-	is(t, err, redsession.ErrUnavailable)
 }
 
 // A server that has no room for another connection has not logged anybody out:

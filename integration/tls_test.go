@@ -90,7 +90,10 @@ func TestServersThatSpeakTLSOnly(t *testing.T) {
 		"no TLS":                         {nil, "use WithTLS"},
 		"no certificate of the client's": {&tls.Config{RootCAs: ca.pool}, "certificate required"},
 		"none, by an older TLS":          {&tls.Config{RootCAs: ca.pool, MaxVersion: tls.VersionTLS12}, "refused the client"},
-		"a client that is not trusted":   {&tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{stranger.issue(t)}}, "refused the client"},
+		"no version in common": {&tls.Config{
+			RootCAs: ca.pool, Certificates: mine, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11,
+		}, "refused the client"},
+		"a client that is not trusted": {&tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{stranger.issue(t)}}, "refused the client"},
 		"a stranger's, by an older TLS": {&tls.Config{
 			RootCAs: ca.pool, Certificates: []tls.Certificate{stranger.issue(t)}, MaxVersion: tls.VersionTLS12,
 		}, "refused the client"},
@@ -101,6 +104,16 @@ func TestServersThatSpeakTLSOnly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nor do servers need to know their clients.
+func TestAServerThatTakesAnyClient(t *testing.T) {
+	ca := newAuthority(t)
+	env := harness.StartSingle(t, harness.WithBackend(harness.Process), secured(t, ca), harness.WithConf("tls-auth-clients no"))
+	c := newClient[account](t, redsession.WithAddr(env.Addrs()[0]), redsession.WithDialer(env.Dialer()),
+		redsession.WithTLS(&tls.Config{RootCAs: ca.pool}))
+	t.Cleanup(func() { c.Close() })
+	ok(t, life(t.Context(), &walk{client: c}))
 }
 
 // Servers without TLS leave its greeting unanswered.
@@ -145,6 +158,7 @@ func TestAFaultOfTheNetworkIsNotOneOfTLS(t *testing.T) {
 		"is reset when asked": func(c net.Conn) { c.Read(make([]byte, 1)); c.(*net.TCPConn).SetLinger(0); c.Close() },
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			ok(t, err)
 			var conns sync.Map
