@@ -1,5 +1,5 @@
 # make demo and make test need nothing set up; see README.md and CONTRIBUTING.md.
-.PHONY: help demo test race lint fuzz redis bench bench-ring picture
+.PHONY: help demo test race faults lint fuzz redis bench bench-ring picture
 
 FUZZTIME ?= 10s
 STATICCHECK = go tool -modfile=tools/go.mod staticcheck
@@ -8,6 +8,7 @@ help:
 	@echo 'make demo   the life of a session, on embedded servers (ARGS="-addr host:port" for yours)'
 	@echo 'make test   all the tests; finds or installs Redis'
 	@echo 'make race   all the tests with the race detector'
+	@echo 'make faults Redis Cluster and Sentinel under fire, with a table (LONG=1: the long form)'
 	@echo 'make lint   gofmt, vet, staticcheck, go mod tidy'
 	@echo 'make bench  placement: speed and balance'
 	@echo 'make bench-ring  a ring of servers while a node is away, and what each call sends'
@@ -23,6 +24,11 @@ test: redis
 
 race: redis
 	go test -p 1 -race -timeout 30m ./...
+
+# Some minutes; with LONG=1, on a quiet machine, half an hour.
+faults: redis
+	go test -count=1 -v -timeout 90m -run 'Cluster|Sentinel' ./integration/faults $(if $(LONG),-args -long) | grep -v '^=== '
+	go test -count=1 -timeout 30m -run 'LostReplyMatrix|FailoverUndoesNothing|CancelledCall' ./integration $(if $(LONG),-args -long)
 
 # Finds what the integration tests run on, and says so.
 redis:

@@ -29,7 +29,7 @@
 //     Where the outcome is not known the error is [ErrUnconfirmed], not "failed".
 //     [SafeToRetry] tells which errors surely had no effect.
 //   - Who can read the store cannot log in: it holds a digest of the ID, never the
-//     secret in it. The data itself is stored as it is.
+//     secret in it. The data is stored as it is, or with [WithEncryption] sealed.
 //   - A call returns when its context ends, whatever the servers do. Until then it
 //     waits out what passes by itself: a failover, a restart, a moving slot.
 //   - Nothing runs in the background that Close does not end.

@@ -162,7 +162,8 @@ func (n *Node) start(ctx context.Context) error {
 	return err
 }
 
-// hurry shortens a sentinel's periods: it asks for news every 10 s, tells of
+// hurry shortens a sentinel's periods: it asks for news every 10 s, pings every
+// second (and so can take a new master for down as soon as that is found late), tells of
 // itself every 2 s, and when it was paused it trusts its clock only after 30 s.
 // A test need not wait for that. A server that does not know the command is
 // merely slower.
