@@ -41,9 +41,9 @@ var (
 var errClosed = errors.New("client is closed")
 
 // DecodeError says that a stored session, or one field of it, cannot be read:
-// other bytes than the type expects, another codec, a newer format, or a value
-// past a bound. The session is still there, and Delete ends it (unless its key
-// holds something else than a hash).
+// other bytes than the type expects, another codec, a newer format, a value past a
+// bound, or one that WithEncryption cannot open. The session is still there, and
+// Delete ends it (unless its key holds something else than a hash).
 type DecodeError struct {
 	// Field is the field's name in the hash, and empty when the session as a
 	// whole is unreadable.
