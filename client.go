@@ -20,10 +20,13 @@ import (
 // a failover, a slot that moves. (The driver meanwhile logs failed dials to
 // standard error; redis.SetLogger of go-redis turns that elsewhere.)
 type Client[T any] struct {
-	cfg     config
+	cfg     *settings
 	mapping mapping[T]
 	store   store
 }
+
+// settings are a config that fmt does not print, see concealed.
+type settings struct{ *config }
 
 // store is what the client needs of the place where sessions are kept.
 type store interface {
@@ -121,7 +124,7 @@ func New[T any](opts ...Option) (*Client[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client[T]{cfg: cfg, mapping: m}
+	c := &Client[T]{cfg: &settings{&cfg}, mapping: m}
 	if len(cfg.nodes) > 0 {
 		c.store = newRing(&cfg)
 	} else {

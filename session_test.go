@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -200,6 +201,32 @@ func TestASessionInsideOfAnotherStructHidesItsID(t *testing.T) {
 				secret := id.text[handleLen+1:]
 				if strings.Contains(text, secret) || strings.Contains(text, fmt.Sprintf("%x", secret)) {
 					t.Errorf("%s shows the secret: %s", verb, text)
+				}
+			}
+		}
+	}
+}
+
+func TestAClientInsideOfAnotherStructHidesItsSecrets(t *testing.T) {
+	const secret = "hunter2 hunter2 hunter2 hunter2!"
+	c, err := New[Base](server, WithCredentials("app", secret), WithPepper([]byte(secret)), WithEncryption([]byte(secret)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	holder := struct {
+		value   Client[Base]
+		pointer *Client[Base]
+	}{*c, c}
+	var list []string // of numbers, as fmt prints bytes
+	for _, b := range []byte(secret)[:8] {
+		list = append(list, strconv.Itoa(int(b)))
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		for _, text := range []string{fmt.Sprintf(verb, holder), fmt.Sprintf(verb, &holder), fmt.Sprintf(verb, c), fmt.Sprintf(verb, *c)} {
+			for _, shown := range []string{"hunter2", fmt.Sprintf("%x", "hunter2"), strings.Join(list, " "), "0x68, 0x75, 0x6e"} {
+				if strings.Contains(text, shown) {
+					t.Errorf("%s shows a secret: %s", verb, text)
 				}
 			}
 		}
