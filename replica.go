@@ -139,7 +139,7 @@ func join(a, b *replica) *replica {
 	for _, side := range []*replica{a, b} {
 		for name, cell := range side.ids {
 			if cell.stamp >= r.low {
-				if had := r.ids[name]; cell.stamp > had.stamp || cell.stamp == had.stamp && cell.follows > had.follows {
+				if had, exists := r.ids[name]; !exists || cell.stamp > had.stamp || cell.stamp == had.stamp && cell.follows > had.follows {
 					r.ids[name] = cell
 				}
 			}
