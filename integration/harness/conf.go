@@ -36,7 +36,8 @@ func (n *Node) conf(s Spec) string {
 		line("sentinel announce-port %d", n.port)
 		line("sentinel monitor %s %s %d %d", masterName, master.ip, master.port, quorum)
 		line("sentinel down-after-milliseconds %s %d", masterName, patience.Milliseconds()) // until it is ready
-		line("sentinel failover-timeout %s %d", masterName, 3*s.NodeTimeout.Milliseconds())
+		// When the sentinels split their votes they vote again after twice this.
+		line("sentinel failover-timeout %s 2000", masterName)
 		line("sentinel parallel-syncs %s 2", masterName)
 		if s.TLS != nil {
 			s.TLS.conf(n, line)
