@@ -273,6 +273,58 @@ func (t *topology) close() {
 	}
 }
 
+// suspect has the topology looked at again: by itself the driver does so when
+// redirected, but not when a node stops answering.
+func (k *keyspace) suspect() {
+	if k.cluster == nil {
+		return
+	}
+	k.suspicious.Store(true)
+	if k.refreshing.CompareAndSwap(false, true) {
+		k.background(k.relocate)
+	}
+}
+
+// relocate looks at the topology again and again, until no call complains any more.
+func (k *keyspace) relocate() {
+	for k.suspicious.Swap(false) {
+		ctx, cancel := context.WithTimeout(k.ctx, attemptTimeout)
+		_ = k.cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }) // loads it first
+		cancel()
+		if k.topology != nil && k.topology.changed.Swap(false) {
+			k.news.tell()
+		}
+		k.sleep(k.ctx, refreshInterval)
+	}
+	k.refreshing.Store(false)
+	if k.suspicious.Load() {
+		k.suspect()
+	}
+}
+
+// locate learns a cluster's topology. Only the first time it takes a while.
+func (k *keyspace) locate(ctx context.Context) error {
+	if k.cluster == nil || k.located.Load() {
+		return nil
+	}
+	_, err := await(ctx, k.calls, nil, func(ctx context.Context) (*redis.Client, error) {
+		return k.cluster.MasterForKey(ctx, "")
+	})
+	if err == nil {
+		k.located.Store(true)
+	}
+	return err
+}
+
+// node is the server that has the key. It does not block where the topology is
+// known (locate).
+func (k *keyspace) node(ctx context.Context, key string) (*redis.Client, error) {
+	if k.cluster == nil {
+		return k.rdb.(*redis.Client), nil
+	}
+	return k.cluster.MasterForKey(ctx, key)
+}
+
 // reachable is the address of a node that the one at from tells of. It may leave out
 // what is the same as its own, and from elsewhere its loopback address means itself.
 func reachable(addr, from string) string {
