@@ -198,13 +198,13 @@ func (k *keyspace) readOnce(ctx context.Context, ids []sessionID, todo []int, re
 		if !done {
 			err = ctx.Err()
 		}
-		err = k.misplaced(err)
+		err = tooLarge(k.misplaced(err))
 		result[i] = loaded{hash: hash, now: now, err: cause(ctx, result[i].err, err)}
 		switch {
 		case err == nil:
 		case redirected(err):
 			moved.Go(func() { result[i] = k.readRedirected(ctx, list[at].Key) })
-		case !refused(err):
+		case !refused(err) && !errors.As(err, new(*DecodeError)):
 			k.suspect()
 		}
 	}
@@ -218,7 +218,7 @@ func (k *keyspace) readRedirected(ctx context.Context, key string) loaded {
 		r.hash, r.now, err = script.Read(ctx, k.rdb, key)
 		return r, err
 	})
-	r.err = err
+	r.err = tooLarge(err)
 	return r
 }
 

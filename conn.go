@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/redsession/redsession/internal/resp"
 )
 
 // maxReply bounds the time in which a reply may keep arriving.
@@ -14,9 +16,9 @@ const maxReply = 30 * time.Second
 // steady gives the driver's read timeout to each part of a reply, not to the
 // reply as a whole: a packet of many large sessions may take longer than a dead
 // server is waited for. It tells endpoint what becomes of requests, and sends none
-// while that is down. The first answer goes to judge, whose error comes in its place.
-func steady(conn net.Conn, endpoint *endpoint, judge func([]byte, error) error) net.Conn {
-	s := &steadyConn{Conn: conn, endpoint: endpoint, judge: judge}
+// while that is down. The first answer goes to judge, whose error comes in its place, and all to guard.
+func steady(conn net.Conn, endpoint *endpoint, guard *resp.Guard, judge func([]byte, error) error) net.Conn {
+	s := &steadyConn{Conn: conn, endpoint: endpoint, guard: guard, judge: judge}
 	endpoint.linked(1)
 	if raw, ok := conn.(syscall.Conn); ok { // by which the driver sees a connection closed by the server
 		return struct {
@@ -30,6 +32,7 @@ func steady(conn net.Conn, endpoint *endpoint, judge func([]byte, error) error) 
 type steadyConn struct {
 	net.Conn
 	endpoint *endpoint
+	guard    *resp.Guard
 	judge    func(answer []byte, err error) error // until the first answer
 	asked    atomic.Bool                          // an answer is due
 	wait     atomic.Int64                         // the timeout that the driver has set, ns; 0: none
@@ -50,6 +53,7 @@ func (c *steadyConn) Write(p []byte) (int, error) {
 		}
 		c.asked.Store(true)
 	}
+	c.guard.Asked(p)
 	n, err := c.Conn.Write(p)
 	if err != nil && silent(err, ioTimeout) {
 		c.endpoint.failed(err)
@@ -77,6 +81,9 @@ func (c *steadyConn) patience(t time.Time) {
 }
 
 func (c *steadyConn) Read(p []byte) (int, error) {
+	if _, refused := c.guard.Check(nil); refused != nil {
+		return 0, refused
+	}
 	n, err := c.Conn.Read(p)
 	answered := n > 0
 	if judge := c.judge; judge != nil {
@@ -84,6 +91,11 @@ func (c *steadyConn) Read(p []byte) (int, error) {
 		if verdict := judge(p[:n], err); verdict != nil {
 			n, err = 0, verdict
 			c.judge = func([]byte, error) error { return verdict } // the driver may read again
+		}
+	}
+	if good, refused := c.guard.Check(p[:n]); refused != nil {
+		if n = good; n == 0 {
+			err = refused // else the next time
 		}
 	}
 	wait := time.Duration(c.wait.Load())

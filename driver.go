@@ -6,12 +6,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/redsession/redsession/internal/resp"
 )
 
 // The driver's own defaults let a request wait 20 seconds for a dead server and
@@ -28,7 +32,6 @@ const (
 // connect makes the driver's client for the topology. It opens no connection. slots
 // finds out about a cluster.
 func connect(c *config, dial DialFunc, slots func(context.Context) ([]redis.ClusterSlot, error)) redis.UniversalClient {
-	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	switch c.topologies[0] {
 	case "WithCluster":
 		return redis.NewClusterClient(&redis.ClusterOptions{
@@ -36,7 +39,7 @@ func connect(c *config, dial DialFunc, slots func(context.Context) ([]redis.Clus
 			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 			DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
 			ClusterSlots: slots, ClusterStateReloadInterval: stateInterval, DisableRoutingPolicies: true,
-			DisableIdentity: true, MaintNotificationsConfig: quiet,
+			DisableIdentity: true, MaintNotificationsConfig: noNotifications(),
 		})
 	case "WithSentinel":
 		return redis.NewFailoverClient(&redis.FailoverOptions{
@@ -51,8 +54,21 @@ func connect(c *config, dial DialFunc, slots func(context.Context) ([]redis.Clus
 		Addr: c.addrs[0], Username: c.username, Password: c.password, CredentialsProviderContext: c.provider(), Dialer: dial,
 		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: poolTimeout,
-		DisableIdentity: true, MaintNotificationsConfig: quiet, OnConnect: c.onConnect,
+		DisableIdentity: true, MaintNotificationsConfig: noNotifications(), OnConnect: c.onConnect,
 	})
+}
+
+// noNotifications of maintenance are asked for; else the driver looks addresses up to learn
+// of which kind they are.
+func noNotifications() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+}
+
+// at is the configuration for one server of several.
+func (c *config) at(addr string) *config {
+	one := *c
+	one.topologies, one.addrs = []string{"WithAddr"}, []string{addr}
+	return &one
 }
 
 // provider asks for credentials, and keeps to itself what it is told of a failure.
@@ -73,18 +89,33 @@ var (
 	errWrongPass = errors.New("WRONGPASS what the credentials provider gave was refused")
 )
 
+// replyLimits leave room for a session with all of its records, and for what servers say
+// of themselves.
+func (c *config) replyLimits() resp.Limits {
+	return resp.Limits{Bytes: 4*min(c.maxSize, math.MaxInt/8) + 8<<20, Elements: 1 << 17}
+}
+
+// tooLarge says of a session what the connection said of its reply.
+func tooLarge(err error) error {
+	if errors.Is(err, resp.ErrTooLarge) {
+		return &DecodeError{reason: "it is many times larger than WithMaxSize or the number of fields allow"}
+	}
+	return err
+}
+
 // dialer opens the driver's connections, by TLS if so configured. The driver may
 // dial in the background: Close ends that and waits for it too.
 type dialer struct {
 	calls     *calls
 	dial      DialFunc
 	tls       *tls.Config
+	limits    resp.Limits
 	provided  bool       // the credentials: they may be right the next time
 	endpoints *endpoints // nil: not watched
 }
 
 func newDialer(c *config, calls *calls) *dialer {
-	d := &dialer{calls: calls, dial: c.dialer, tls: c.tls, provided: c.credentials != nil}
+	d := &dialer{calls: calls, dial: c.dialer, tls: c.tls, limits: c.replyLimits(), provided: c.credentials != nil}
 	if d.dial == nil {
 		d.dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
 	}
@@ -121,7 +152,8 @@ func (d *dialer) open(ctx context.Context, network, addr string) (net.Conn, erro
 		}
 		return nil, err
 	}
-	return steady(conn, endpoint, func(answer []byte, err error) error { return d.judge(addr, answer, err) }), nil
+	judge := func(answer []byte, err error) error { return d.judge(addr, answer, err) }
+	return steady(conn, endpoint, resp.NewGuard(d.limits), judge), nil
 }
 
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -173,6 +205,11 @@ func refused(err error) bool {
 	return errors.As(err, &answer)
 }
 
+// wrongType tells whether a key holds something else than a hash.
+func wrongType(err error) bool {
+	return refused(err) && strings.Contains(err.Error(), "WRONGTYPE") // in a script's error not always first
+}
+
 // retriable tells whether another attempt may do better.
 func retriable(err error) bool {
 	if refused(err) {
@@ -217,7 +254,7 @@ type plainError string
 
 func (e plainError) Error() string { return string(e) }
 
-var errUnreadable = errors.New("the server's reply cannot be read")
+var errUnreadable = resp.ErrMalformed
 
 // sanitize removes from an error what could carry an ID or a value: a server
 // quotes the arguments of a command that it does not know, the driver the reply
@@ -230,12 +267,23 @@ func sanitize(err error) error {
 		text, _, _ := strings.Cut(err.Error(), ", with args beginning with")
 		return plainError(text)
 	}
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) {
+		return certificate // which can have quotes, too
+	}
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	if strings.Contains(err.Error(), "can't parse") {
+	if quotes(err) {
 		return errUnreadable
 	}
 	return err
+}
+
+// quotes tells of an error of the driver's that it is about a reply, which it quotes.
+func quotes(err error) bool {
+	text := err.Error()
+	return errors.As(err, new(*strconv.NumError)) || strings.Contains(text, "bigInt(") ||
+		strings.Contains(text, "redis: ") && (strings.Contains(text, `"`) || strings.Contains(text, "can't parse"))
 }

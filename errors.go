@@ -55,7 +55,7 @@ func (e *DecodeError) Error() string {
 	if e.Field == "" {
 		return "redsession: session cannot be read: " + e.reason
 	}
-	return fmt.Sprintf("redsession: field %q cannot be read: %s", e.Field, e.reason)
+	return fmt.Sprintf("redsession: field %.64q cannot be read: %s", e.Field, e.reason) // a name can be as long as a value
 }
 
 // SafeToRetry reports whether the call that returned err surely had no effect,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -169,6 +170,16 @@ func TestWhatIsTriedAgain(t *testing.T) {
 	}
 }
 
+func TestErrorsNameAFieldAndAreShort(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	decode := &DecodeError{Field: long, reason: "trailing bytes"}
+	for _, err := range []error{decode, encodeError(long, MsgPack{}, errEncode)} {
+		if text := err.Error(); len(text) > 300 || !strings.Contains(text, `"é`) {
+			t.Errorf("%d bytes: %.100s", len(text), text)
+		}
+	}
+}
+
 func TestErrorsLoseWhatTheyQuote(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	for _, test := range []struct {
@@ -179,6 +190,10 @@ func TestErrorsLoseWhatTheyQuote(t *testing.T) {
 		{reply("NOPERM no"), "NOPERM no"},
 		{fmt.Errorf(`redis: can't parse map reply: "secret"`), errUnreadable.Error()},
 		{fmt.Errorf("redis: can't parse reply=%.100q", "secret"), errUnreadable.Error()},
+		{fmt.Errorf("redis: invalid reply: %q", "secret"), errUnreadable.Error()},
+		{fmt.Errorf("a node: %w", fmt.Errorf("redis: invalid reply: %q", "secret")), errUnreadable.Error()},
+		{&strconv.NumError{Func: "Atoi", Num: "secret", Err: strconv.ErrSyntax}, errUnreadable.Error()},
+		{errors.New("bigInt(17) value out of range"), errUnreadable.Error()},
 		{dial, dial.Error()},
 		{io.EOF, "EOF"},
 		{redis.ErrClosed, redis.ErrClosed.Error()},

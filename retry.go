@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,7 +173,7 @@ func failure(ctx context.Context, was doubt, last error) error {
 	}
 	kind := ErrUnavailable
 	switch {
-	case refused(last) && strings.Contains(last.Error(), "WRONGTYPE"): // in a script's error not always first
+	case wrongType(last):
 		return &DecodeError{reason: "its key holds something else than a hash"}
 	case bool(was):
 		kind = ErrUnconfirmed

@@ -84,10 +84,9 @@ func (m *moment) since(client time.Time) (int64, bool) {
 
 func newRingNode(r *ring, n Node, c *config) *ringNode {
 	node := &ringNode{Node: n, ring: r, wake: make(chan struct{}, 1)}
-	one := *c
-	one.topologies, one.addrs = []string{"WithAddr"}, []string{n.Addr}
+	one := c.at(n.Addr)
 	one.onConnect = func(ctx context.Context, conn *redis.Conn) error { return node.greet(ctx, conn.Pipelined) }
-	node.rdb = connect(&one, newDialer(&one, r.calls).open, nil).(*redis.Client)
+	node.rdb = connect(one, newDialer(one, r.calls).open, nil).(*redis.Client)
 	node.reads = reads.New(r.ctx, ringAttempt)
 	node.reads.Witness(r.markKey, func() any { return &departure{node.life.Load(), attempt{began: time.Now()}} })
 	return node
@@ -122,12 +121,12 @@ func (n *ringNode) greet(ctx context.Context, pipeline pipelined) error {
 
 func (n *ringNode) look(ctx context.Context, pipeline pipelined) (*life, *moment, error) {
 	var info, ring *redis.StringCmd
-	var mark *redis.SliceCmd
+	var mark *redis.Cmd
 	var clock *redis.TimeCmd
 	began := n.ring.clock()
 	if _, err := pipeline(ctx, func(p redis.Pipeliner) error {
 		info = p.Info(ctx, "server", "memory", "stats")
-		mark = p.HMGet(ctx, n.ring.markKey, "run", "token", "evicted")
+		mark = p.Do(ctx, "hmget", n.ring.markKey, "run", "token", "evicted") // HMGet takes any number for a length
 		ring = p.Get(ctx, n.ring.ringKey)
 		clock = p.Time(ctx)
 		return nil
@@ -141,12 +140,13 @@ func (n *ringNode) look(ctx context.Context, pipeline pipelined) (*life, *moment
 		}
 	}
 	l := &life{run: facts["run_id"]}
-	if l.run == "" || len(mark.Val()) != 3 {
+	values, _ := mark.Slice()
+	if l.run == "" || len(values) != 3 {
 		return nil, nil, errors.New("INFO server has no run_id")
 	}
-	run, _ := mark.Val()[0].(string)
-	l.token, _ = mark.Val()[1].(string)
-	evicted, _ := mark.Val()[2].(string)
+	run, _ := values[0].(string)
+	l.token, _ = values[1].(string)
+	evicted, _ := values[2].(string)
 	l.evicted, _ = strconv.ParseInt(facts["evicted_keys"], 10, 64)
 	l.fresh = run == "" && l.token == ""
 	l.conflict = n.ring.differs(ring.Val())

@@ -25,7 +25,7 @@ func newShards(c *config, hash *HashRing) *shards {
 	s := &shards{hash: hash, asking: make(chan struct{}, 1), key: c.prefix + ":@ring", record: ringRecord(hash)}
 	var telling sync.Mutex
 	for _, n := range hash.nodes {
-		one := *c
+		one := c.at(n.Addr)
 		if hook := c.healthHook; hook != nil {
 			one.healthHook = func(h NodeHealth) {
 				telling.Lock()
@@ -34,9 +34,8 @@ func newShards(c *config, hash *HashRing) *shards {
 				hook(h)
 			}
 		}
-		one.topologies, one.addrs = []string{"WithAddr"}, []string{n.Addr}
 		one.onConnect = func(ctx context.Context, conn *redis.Conn) error { return s.check(ctx, conn, n.Name) }
-		s.nodes = append(s.nodes, newKeyspace(&one))
+		s.nodes = append(s.nodes, newKeyspace(one))
 	}
 	return s
 }

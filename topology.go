@@ -57,9 +57,7 @@ const slotCount = 16384
 func newTopology(c *config, d *dialer) *topology {
 	return &topology{calls: d.calls, seeds: slices.Clone(c.addrs), endpoints: d.endpoints, clients: map[string]*redis.Client{},
 		connect: func(addr string) *redis.Client {
-			one := *c
-			one.topologies, one.addrs = []string{"WithAddr"}, []string{addr}
-			return connect(&one, d.open, nil).(*redis.Client)
+			return connect(c.at(addr), d.open, nil).(*redis.Client)
 		}}
 }
 

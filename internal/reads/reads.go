@@ -5,11 +5,14 @@ package reads
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/redsession/redsession/internal/resp"
 )
 
 // maxBatch bounds the reads of one packet.
@@ -72,6 +75,9 @@ func (g *Group) Finish(r *Read, fields map[string]string, now int64, err error) 
 		close(g.done)
 	}
 }
+
+// errLost: a reply that was too large has ended the connection, and was another read's.
+var errLost = errors.New("the connection ended with another reply")
 
 type waiting struct {
 	read  *Read
@@ -180,21 +186,31 @@ func (c *Coalescer) exec(node *redis.Client, batch []waiting) {
 	var failed error
 	var token *redis.StringCmd
 	var left any
+	total := 0
 	if pipe.Len() > 1 {
 		if c.left != nil {
 			left = c.left()
 			token = pipe.HGet(ctx, c.mark, "token")
 		}
-		began, n := time.Now(), pipe.Len()
+		total = pipe.Len()
+		began := time.Now()
 		_, failed = pipe.Exec(ctx)
-		c.learn(n, time.Since(began))
+		c.learn(total, time.Since(began))
 	}
+	var large *resp.TooLargeError // failed may be the refusal of another read
+	for _, cmd := range cmds {
+		if cmd != nil && large == nil {
+			errors.As(cmd.Err(), &large)
+		}
+	}
+	sent := 1 // the clock
 	for i, w := range batch {
 		if cmds[i] == nil {
 			w.group.Finish(w.read, nil, 0, context.Canceled)
 			continue
 		}
 		fields, err := cmds[i].Result()
+		sent++
 		if err == nil {
 			err = clock.Err()
 		}
@@ -202,6 +218,9 @@ func (c *Coalescer) exec(node *redis.Client, batch []waiting) {
 		// without an error, and would look like sessions that are not there.
 		if err == nil && clock.Val().IsZero() {
 			err = failed
+		}
+		if large != nil && sent != total-large.Behind {
+			err = errLost
 		}
 		if token != nil {
 			w.read.token, w.read.left = token.Val(), left
