@@ -1,8 +1,10 @@
 package redsession
 
 import (
+	"bytes"
 	"encoding"
 	"fmt"
+	"math"
 	"reflect"
 	"strconv"
 	"strings"
@@ -289,7 +291,7 @@ func (m *mapMapping[T]) same(_, a, b string) bool {
 func (m *mapMapping[T]) principal(*T) (string, bool) { return "", false }
 
 func encodeError(name string, codec Codec, err error) error {
-	return fmt.Errorf("redsession: field %q cannot be encoded by codec %s: %s", name, codec.Name(), safeReason(err))
+	return fmt.Errorf("redsession: field %.64q cannot be encoded by codec %s: %s", name, codec.Name(), safeReason(err))
 }
 
 // sameValue compares by what the bytes decode to: maps have no order, and
@@ -302,7 +304,63 @@ func sameValue(codec Codec, t reflect.Type, a, b string) bool {
 	if codec.Unmarshal([]byte(a), x.Interface()) != nil || codec.Unmarshal([]byte(b), y.Interface()) != nil {
 		return false
 	}
-	return reflect.DeepEqual(x.Interface(), y.Interface())
+	return identical(x, y, 0)
+}
+
+// identical is reflect.DeepEqual but for floats, which it compares by their bits: NaN is
+// what it was, and -0 is not 0. What is nested too deep to come of bytes is not found
+// identical: it may contain itself.
+func identical(a, b reflect.Value, depth int) bool {
+	if a.IsValid() != b.IsValid() || depth > 1000 {
+		return false
+	}
+	if !a.IsValid() { // inside an interface that is nil
+		return true
+	}
+	if a.Type() != b.Type() {
+		return false
+	}
+	switch a.Kind() {
+	case reflect.Float32, reflect.Float64:
+		return math.Float64bits(a.Float()) == math.Float64bits(b.Float())
+	case reflect.Pointer:
+		return a.UnsafePointer() == b.UnsafePointer() || identical(a.Elem(), b.Elem(), depth+1)
+	case reflect.Interface:
+		return identical(a.Elem(), b.Elem(), depth+1)
+	case reflect.Slice, reflect.Array:
+		if a.Kind() == reflect.Slice && a.IsNil() != b.IsNil() || a.Len() != b.Len() {
+			return false
+		}
+		if a.Kind() == reflect.Slice && a.Type().Elem().Kind() == reflect.Uint8 { // there may be many
+			return bytes.Equal(a.Bytes(), b.Bytes())
+		}
+		for i := range a.Len() {
+			if !identical(a.Index(i), b.Index(i), depth+1) {
+				return false
+			}
+		}
+		return true
+	case reflect.Map:
+		if a.IsNil() != b.IsNil() || a.Len() != b.Len() {
+			return false
+		}
+		for it := a.MapRange(); it.Next(); {
+			if !identical(it.Value(), b.MapIndex(it.Key()), depth+1) {
+				return false
+			}
+		}
+		return true
+	case reflect.Struct:
+		for i := range a.NumField() {
+			if !identical(a.Field(i), b.Field(i), depth+1) {
+				return false
+			}
+		}
+		return true
+	case reflect.Func:
+		return a.IsNil() && b.IsNil()
+	}
+	return a.Equal(b)
 }
 
 // isEmpty is what omitempty leaves out: the zero value, a time that is zero,

@@ -396,6 +396,8 @@ func TestAppliedIsACopy(t *testing.T) {
 }
 
 func TestSameValues(t *testing.T) {
+	const zero, negative = "\x00\x00\x00\x00\x00\x00\x00\x00", "\x80\x00\x00\x00\x00\x00\x00\x00"
+	const nan = "\x7f\xf8\x00\x00\x00\x00\x00\x00"
 	for _, test := range []struct {
 		codec Codec
 		t     reflect.Type
@@ -414,9 +416,35 @@ func TestSameValues(t *testing.T) {
 		{MsgPack{}, reflect.TypeFor[int](), "\x05", "\xd3\x00\x00\x00\x00\x00\x00\x00\x06", false},
 		{MsgPack{}, reflect.TypeFor[string](), "\xa1x", "\xd9\x01x", true},
 		{MsgPack{}, reflect.TypeFor[[]string](), "\xc0", "\x90", false},
+
+		{JSON{}, reflect.TypeFor[float64](), `0`, `-0`, false},
+		{JSON{}, reflect.TypeFor[float64](), `-0`, `-0.0`, true},
+		{JSON{}, reflect.TypeFor[map[string][]float32](), `{"a":[0],"b":[1]}`, `{"b":[1],"a":[-0]}`, false},
+		{JSON{}, reflect.TypeFor[time.Time](), `"2030-01-02T03:04:05Z"`, ` "2030-01-02T03:04:05.0Z"`, true},
+		{JSON{}, reflect.TypeFor[time.Time](), `"2030-01-02T03:04:05Z"`, `"2030-01-02T03:04:06Z"`, false},
+		{MsgPack{}, reflect.TypeFor[float64](), "\xcb" + zero, "\xcb" + negative, false},
+		{MsgPack{}, reflect.TypeFor[float64](), "\xcb" + negative, "\xca\x80\x00\x00\x00", true},
+		{MsgPack{}, reflect.TypeFor[any](), "\xcb" + zero, "\xcb" + negative, false},
+		{MsgPack{}, reflect.TypeFor[struct{ F *float64 }](), "\x81\xa1F\xcb" + zero, "\x81\xa1F\xcb" + negative, false},
+		{MsgPack{}, reflect.TypeFor[[1]float64](), "\x91\xcb" + nan, "\x91\xca\x7f\xc0\x00\x00", true},
+		{MsgPack{}, reflect.TypeFor[[]any](), "\x91\xcb" + nan, "\xdc\x00\x01\xcb" + nan, true},
+		{MsgPack{}, reflect.TypeFor[map[string]float64](), "\x82\xa1a\xcb" + nan + "\xa1b\xc0", "\x82\xa1b\xc0\xa1a\xcb" + nan, false}, // no value
+		{MsgPack{}, reflect.TypeFor[map[string]*float64](), "\x82\xa1a\xcb" + nan + "\xa1b\xc0", "\x82\xa1b\xc0\xa1a\xcb" + nan, true},
+		{MsgPack{}, reflect.TypeFor[map[int]float64](), "\x82\x01\xcb" + nan + "\x02\xcb" + zero, "\x82\x02\xcb" + zero + "\x01\xcb" + nan, true},
+		{MsgPack{}, reflect.TypeFor[map[int]float64](), "\x82\x01\xcb" + nan + "\x02\xcb" + zero, "\x82\x02\xcb" + negative + "\x01\xcb" + nan, false},
+		{MsgPack{}, reflect.TypeFor[map[int]int](), "\x82\x01\x01\x02\x02", "\x82\x01\x01\x03\x02", false},
 	} {
 		if got := sameValue(test.codec, test.t, test.a, test.b); got != test.want {
 			t.Errorf("%s, %v: %q and %q: %v", test.codec.Name(), test.t, test.a, test.b, got)
 		}
 	}
+}
+
+// ringed is a value that contains itself, as a decoder of the caller's own could make one.
+type ringed struct{ next *ringed }
+
+func TestAValueThatContainsItselfEndsAComparison(t *testing.T) {
+	a, b := new(ringed), new(ringed)
+	a.next, b.next = a, b
+	identical(reflect.ValueOf(a), reflect.ValueOf(b), 0) // and returns
 }

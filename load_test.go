@@ -103,6 +103,55 @@ func FuzzReplica(f *testing.F) {
 	})
 }
 
+// Whatever three nodes have of a session, their copies joined are the same in any order and
+// however often; a tombstone wins, and of a cell the greatest stamp.
+func FuzzJoin(f *testing.F) {
+	base := map[string]string{"@f": "1:msgpack", "@c": "1000", "@d": "9000", "@i": "2000", "@t": "1500", "@a:x": "5"}
+	f.Add("name", "a", "@s:name", "7", "name", "b", "@s:name", "7", "@s:name", "7", "", "")
+	f.Add("@a:y", "6", "@a:x", "5r@a:y", "@a:z", "6", "@a:x", "5r@a:z", "@l", "6", "@a:x", "9")
+	f.Add("@t", "1600", "@d", "9001", "@t", "1700", "@c", "999", "@i", "1", "@d", "9002")
+	f.Add("@f", "1:json", "@a:x", "6", "@f", "1:msgpack+aes256gcm", "@k", "key", "@s:@k", "8", "@a:x", "4")
+	f.Fuzz(func(t *testing.T, a1, v1, a2, v2, b1, w1, b2, w2, c1, x1, c2, x2 string) {
+		var copies []*replica
+		for _, pairs := range [][]string{{a1, v1, a2, v2}, {b1, w1, b2, w2}, {c1, x1, c2, x2}} {
+			if r, err := parseReplica(lines(base, pairs...)); err == nil {
+				copies = append(copies, r)
+			}
+		}
+		for len(copies) < 3 {
+			copies = append(copies, nil)
+		}
+		a, b, c := copies[0], copies[1], copies[2]
+		all := join(join(a, b), c)
+		for order, other := range map[string]*replica{
+			"acb": join(join(a, c), b), "bca": join(join(b, c), a), "a(bc)": join(a, join(b, c)), "abca": join(all, a), "itself": join(all, all),
+		} {
+			if !other.equal(all) {
+				t.Errorf("%+v, %+v and %+v joined as %s are %+v, else %+v", a, b, c, order, other, all)
+			}
+		}
+		for _, r := range copies {
+			switch {
+			case r == nil:
+			case r.buried != all.buried && r.buried:
+				t.Errorf("the tombstone %+v is lost in %+v", r, all)
+			case all.buried:
+			default:
+				for name, cell := range r.fields {
+					if all.fields[name].Stamp < cell.Stamp {
+						t.Errorf("%q of %+v is lost in %+v", name, r, all)
+					}
+				}
+				for name, cell := range r.ids {
+					if got, kept := all.ids[name]; got.stamp < cell.stamp && cell.stamp >= all.low || kept && got.stamp < all.low {
+						t.Errorf("%q of %+v is lost in %+v", name, r, all)
+					}
+				}
+			}
+		}
+	})
+}
+
 // asStored is the hash that the scripts make of a copy.
 func asStored(r *replica) map[string]string {
 	cp := r.copy()
