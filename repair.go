@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/redsession/redsession/internal/resp"
 	"github.com/redsession/redsession/internal/script"
 )
 
@@ -35,6 +36,7 @@ type repairConfig struct {
 	acceptLoss bool
 	progress   func(RepairProgress)
 	rate       int
+	node       atomic.Pointer[ringNode] // that is repaired now
 }
 
 // RepairProgress is how far the repair of one node has come.
@@ -77,16 +79,53 @@ func (c *Client[T]) Repair(ctx context.Context, opts ...RepairOption) error {
 		return errors.New("redsession: Repair is for a ring with replicas: elsewhere there are no copies to repair")
 	}
 	cfg := repairConfig{rate: repairRate, progress: func(RepairProgress) {}}
-	for _, opt := range opts {
-		opt(&cfg)
+	if err := apply(&cfg, opts); err != nil {
+		return err
+	}
+	if cfg.progress == nil {
+		return errors.New("redsession: OnProgress: no function")
 	}
 	if cfg.rate <= 0 {
 		return fmt.Errorf("redsession: RepairRate: %d is not positive", cfg.rate)
 	}
-	if err := r.repairAll(ctx, &cfg); err != nil {
+	if err := r.repairPromptly(ctx, &cfg); err != nil {
 		return failure(ctx, false, err)
 	}
 	return nil
+}
+
+// repairPromptly is repairAll that returns when ctx ends, whatever a node does that is
+// asked just then. What it was about ends by itself, and shows no progress any more.
+func (r *ring) repairPromptly(ctx context.Context, cfg *repairConfig) error {
+	show, shown, done := cfg.progress, make(chan RepairProgress), make(chan error, 1)
+	cfg.progress = func(p RepairProgress) {
+		select {
+		case shown <- p:
+		case <-ctx.Done():
+		case <-r.ctx.Done():
+		}
+	}
+	if !r.background(func() { done <- r.repairAll(ctx, cfg) }) {
+		return errClosed
+	}
+	for {
+		select {
+		case p := <-shown:
+			show(p)
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return cfg.ended(ctx.Err())
+		}
+	}
+}
+
+// ended is an error that names the node that is repaired.
+func (cfg *repairConfig) ended(err error) error {
+	if n := cfg.node.Load(); n != nil {
+		return fmt.Errorf("%s: %w", n.Name, err)
+	}
+	return err
 }
 
 // incompleteError: a node cannot be repaired while this one does not count.
@@ -102,10 +141,15 @@ func (r *ring) repairAll(ctx context.Context, cfg *repairConfig) error {
 		return err
 	}
 	for _, n := range r.nodes {
+		cfg.node.Store(n)
 		for try := 0; ; try++ {
-			r.tending.Lock()
+			select {
+			case r.tending <- struct{}{}:
+			case <-ctx.Done():
+				return cfg.ended(ctx.Err())
+			}
 			err := r.repair(ctx, n, cfg)
-			r.tending.Unlock()
+			<-r.tending
 			if err == nil {
 				break
 			}
@@ -113,7 +157,7 @@ func (r *ring) repairAll(ctx context.Context, cfg *repairConfig) error {
 				break
 			}
 			if ctx.Err() != nil || n.lost() || !retriable(err) || !r.pause(ctx, try) {
-				return fmt.Errorf("%s: %w", n.Name, err)
+				return cfg.ended(err)
 			}
 		}
 	}
@@ -144,8 +188,8 @@ func (r *ring) tend() {
 
 // tendOnce reports whether something is left to do.
 func (r *ring) tendOnce(cfg *repairConfig) bool {
-	r.tending.Lock()
-	defer r.tending.Unlock()
+	r.tending <- struct{}{}
+	defer func() { <-r.tending }()
 	left := false
 	for _, n := range r.nodes {
 		l := n.life.Load()
@@ -380,7 +424,7 @@ func (r *ring) carry(ctx context.Context, n *ringNode, keys []string, sources ma
 			} else {
 				_, err = script.Join(ctx, n.rdb, nil, keys, "", m.copy())
 			}
-			if err != nil {
+			if err != nil && !wrongType(err) {
 				failed.Store(&err)
 			}
 		})
@@ -404,22 +448,42 @@ func (r *ring) tagOf(key string) (string, bool) {
 func (r *ring) copies(ctx context.Context, n *ringNode, keys []string, then *life, strict bool) ([]*replica, error) {
 	var token *redis.StringCmd
 	cmds := make([]*redis.MapStringStringCmd, len(keys))
-	if _, err := n.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := n.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, key := range keys {
 			cmds[i] = p.HGetAll(ctx, key)
 		}
 		token = p.HGet(ctx, r.markKey, "token")
 		return nil
-	}); err != nil && !errors.Is(err, redis.Nil) {
+	})
+	for _, cmd := range cmds {
+		if large, ok := errors.AsType[*resp.TooLargeError](cmd.Err()); ok && large.Behind > 0 {
+			return r.copiesBut(ctx, n, keys, len(keys)-large.Behind, then, strict)
+		}
+	}
+	failed := func(err error) bool { return err != nil && !errors.Is(err, redis.Nil) && !wrongType(err) }
+	list := make([]*replica, len(keys))
+	for i, cmd := range cmds {
+		if !failed(err) {
+			err = cmd.Err()
+		}
+		list[i], _ = parseReplica(cmd.Val())
+	}
+	if failed(err) {
 		return nil, fmt.Errorf("%s: %w", n.Name, err)
 	}
 	if strict && (n.life.Load() != then || token.Val() != then.token) {
 		n.lookSoon()
 		return nil, fmt.Errorf("%s: %w", n.Name, errForgot)
 	}
-	list := make([]*replica, len(keys))
-	for i, cmd := range cmds {
-		list[i], _ = parseReplica(cmd.Val())
-	}
 	return list, nil
+}
+
+// copiesBut leaves out one that is too large to be read, which has taken the replies to the
+// others along.
+func (r *ring) copiesBut(ctx context.Context, n *ringNode, keys []string, i int, then *life, strict bool) ([]*replica, error) {
+	list, err := r.copies(ctx, n, slices.Delete(slices.Clone(keys), i, i+1), then, strict)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Insert(list, i, nil), nil
 }

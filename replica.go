@@ -77,17 +77,40 @@ func parseReplica(hash map[string]string) (*replica, error) {
 			value, exists := hash[field]
 			r.fields[field] = script.Cell{Name: field, Value: value, Stamp: stamp, Removed: !exists}
 		case strings.HasPrefix(name, verifierPrefix):
-			text, follows, retired := strings.Cut(s, "r")
-			stamp, ok := parseStamp(text)
-			if !ok || retired && follows == "" {
+			cell, ok := parseIDCell(s)
+			if !ok {
 				return nil, &DecodeError{Field: name, reason: "not a stamp"}
 			}
-			if stamp >= r.low {
-				r.ids[name] = idCell{stamp, follows}
+			if cell.stamp >= r.low {
+				r.ids[name] = cell
 			}
 		}
 	}
 	return r, nil
+}
+
+func parseIDCell(s string) (idCell, bool) {
+	text, follows, retired := strings.Cut(s, "r")
+	stamp, ok := parseStamp(text)
+	if !ok || retired && follows == "" {
+		return idCell{}, false
+	}
+	return idCell{stamp, follows}, true
+}
+
+// idsOf is what can be read of a copy's IDs where the rest cannot be. One whose stamp cannot
+// be read is the oldest: it opens the session as long as nothing else is known.
+func idsOf(hash map[string]string) *replica {
+	r := &replica{ids: map[string]idCell{}}
+	if low, ok := parseStamp(hash["@l"]); ok {
+		r.low = low
+	}
+	for name, s := range hash {
+		if cell, _ := parseIDCell(s); strings.HasPrefix(name, verifierPrefix) && cell.stamp >= r.low {
+			r.ids[name] = cell
+		}
+	}
+	return r
 }
 
 func parseStamp(s string) (int64, bool) {

@@ -2,6 +2,7 @@ package redsession
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -132,6 +133,39 @@ func TestSameHashLooksPastVotes(t *testing.T) {
 	}
 }
 
+// What can be read of the IDs of copies that cannot be read otherwise tells whether one
+// opens the session.
+func TestTheIDsOfUnreadableCopies(t *testing.T) {
+	type h = map[string]string
+	for _, c := range []struct {
+		what   string
+		hashes []h
+		want   bool
+	}{
+		{"no copy", []h{{}}, false},
+		{"another's", []h{{"@a:other": "5"}}, false},
+		{"valid", []h{{"@a:id": "5"}}, true},
+		{"valid in one copy", []h{{}, {"@a:id": "5"}}, true},
+		{"retired", []h{{"@a:id": "5r@a:next"}}, false},
+		{"retired in another copy", []h{{"@a:id": "5"}, {"@a:id": "5r@a:next"}}, false},
+		{"less than the low water", []h{{"@a:id": "5", "@l": "6"}}, false},
+		{"less than that of another copy", []h{{"@a:id": "5"}, {"@a:other": "6", "@l": "6"}}, false},
+		{"at the low water", []h{{"@a:id": "6", "@l": "6"}}, true},
+		{"a low water of garbage", []h{{"@a:id": "5", "@l": "x"}}, true},
+		{"garbage", []h{{"@a:id": ""}}, true},
+		{"garbage, and read in another copy", []h{{"@a:id": "x"}, {"@a:id": "5r@a:next"}}, false},
+		{"garbage below a low water", []h{{"@a:id": "x"}, {"@l": "6"}}, false},
+	} {
+		var ids *replica
+		for _, hash := range c.hashes {
+			ids = join(ids, idsOf(hash))
+		}
+		if got := ids.valid("@a:id"); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
 // A client whose clock is far ahead cannot write stamps that nobody passes for
 // an hour; one that follows such a stamp, however it came there, can.
 func TestStampsAreBoundedByTheNodesClock(t *testing.T) {
@@ -176,5 +210,22 @@ func TestStampsAreBoundedByTheNodesClock(t *testing.T) {
 	ahead.Fields = []script.Cell{{Name: "f", Value: "v", Stamp: (now + hour) << 11}}
 	if reply, err := script.Join(ctx, rdb, nil, script.Keys{Session: "other", Mark: "mark"}, "@a:id", &ahead); err != nil || reply.Verdict != script.CopyAhead {
 		t.Errorf("a creation an hour ahead: %+v, %v", reply, err)
+	}
+}
+
+// Repair returns when its context ends, also while the client repairs by itself.
+func TestRepairWaitsForNoOtherWithoutItsContext(t *testing.T) {
+	c, err := New[letter](WithRing(Node{Name: "a", Addr: "127.0.0.1:1"}, Node{Name: "b", Addr: "127.0.0.1:2"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tending := c.store.(*ring).tending
+	tending <- struct{}{}
+	defer func() { <-tending }()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Repair(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }

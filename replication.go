@@ -3,11 +3,12 @@ package redsession
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/redsession/redsession/internal/resp"
 	"github.com/redsession/redsession/internal/script"
 )
 
@@ -218,16 +219,58 @@ func (r *ring) refresh(ctx context.Context, list []refreshed) []touched {
 	return result
 }
 
-// unreadable is a tombstone for a session that cannot be read, if the ID is one of
-// its own; else none. When the session ends cannot be read either.
-func (r *ring) unreadable(ctx context.Context, l *lookup) *replica {
+// unreadable is a tombstone for a session that cannot be read, if the ID opens it as far
+// as its IDs can be read; else none. When the session ends cannot be read either. It is not
+// settled before a majority has answered: what a few have may be from before a rotation.
+func (r *ring) unreadable(ctx context.Context, l *lookup) (tombstone *replica, settled bool) {
+	var ids *replica
+	witnesses := 0
 	for _, q := range l.asked {
-		hash, _, _, done := q.read.Result()
-		if cell, known := hash[l.id.verifier()]; done && known && !strings.Contains(cell, "r") {
-			return &replica{buried: true, format: r.format, deadline: r.now(ctx) + r.lifetime.Milliseconds(), idle: r.lifetime.Milliseconds()}
+		hash, _, err, done := q.read.Result()
+		token, left := q.read.Witness()
+		if done && errors.Is(err, resp.ErrTooLarge) {
+			hash, token, left, err = r.cellsOf(ctx, q.node, l)
+		}
+		if !done || err != nil && !wrongType(err) {
+			continue
+		}
+		ids = join(ids, idsOf(hash))
+		if d, ok := left.(*departure); ok && q.node.witness(d.life, token, &d.attempt) {
+			witnesses++
 		}
 	}
-	return nil
+	if witnesses < l.spot.majority() {
+		return nil, false
+	}
+	if ids == nil || !ids.valid(l.id.verifier()) {
+		return nil, true
+	}
+	return &replica{buried: true, format: r.format, deadline: r.now(ctx) + r.lifetime.Milliseconds(), idle: r.lifetime.Milliseconds()}, true
+}
+
+// cellsOf reads of a copy that is too large to be read what tells whether the ID opens it.
+func (r *ring) cellsOf(ctx context.Context, n *ringNode, l *lookup) (hash map[string]string, token string, left any, err error) {
+	names := []string{"@l", l.id.verifier()}
+	departed := &departure{n.life.Load(), attempt{began: time.Now()}}
+	var cells *redis.Cmd
+	var mark *redis.StringCmd
+	if _, err = await(ctx, r.calls, nil, func(ctx context.Context) ([]redis.Cmder, error) {
+		return n.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			cells = p.Do(ctx, "hmget", l.spot.keys.Session, names[0], names[1])
+			mark = p.HGet(ctx, r.markKey, "token")
+			return nil
+		})
+	}); err != nil {
+		return nil, "", nil, err
+	}
+	hash = map[string]string{}
+	values, err := cells.Slice()
+	for i, value := range values {
+		if text, ok := value.(string); ok && i < len(names) {
+			hash[names[i]] = text
+		}
+	}
+	return hash, mark.Val(), departed, err
 }
 
 // delete leaves a tombstone where there is a session.
@@ -239,7 +282,13 @@ func (r *ring) delete(ctx context.Context, id sessionID) error {
 		var tombstone *replica
 		switch {
 		case errors.As(l.err, new(*DecodeError)):
-			tombstone = r.unreadable(ctx, l)
+			var settled bool
+			if tombstone, settled = r.unreadable(ctx, l); !settled {
+				if r.pause(ctx, try) {
+					continue
+				}
+				return failure(ctx, was, l.err)
+			}
 		case l.err != nil && bool(was):
 			return failure(ctx, true, errSilent)
 		case l.err != nil:

@@ -42,9 +42,9 @@ type ring struct {
 	began            time.Time
 
 	start   sync.Once
-	news    news       // that something has changed
-	tending sync.Mutex // one repair at a time in this client
-	showing sync.Mutex // of each node: what is shown of it
+	news    news          // that something has changed
+	tending chan struct{} // held by the one repair at a time in this client
+	showing sync.Mutex    // of each node: what is shown of it
 	report  *reporter
 }
 
@@ -56,6 +56,7 @@ func newRing(c *config) store {
 	r := &ring{
 		calls: newCalls(), hash: hash, prefix: c.prefix, format: c.format(), peppers: &c.peppers,
 		markKey: c.prefix + ":@mark", ringKey: c.prefix + ":@ring", record: ringRecord(hash), lifetime: c.lifetime, clock: c.clock, began: time.Now(),
+		tending: make(chan struct{}, 1),
 	}
 	r.report = &reporter{calls: r.calls, hook: c.healthHook}
 	for _, n := range c.nodes {
@@ -87,12 +88,12 @@ func ringDifference(there, here string) string {
 	a, b := strings.Split(strings.TrimSpace(there), "\n"), strings.Split(strings.TrimSpace(here), "\n")
 	for _, line := range a {
 		if !slices.Contains(b, line) {
-			list = append(list, "only there: "+line)
+			list = append(list, fmt.Sprintf("only there: %.100q", line))
 		}
 	}
 	for _, line := range b {
 		if !slices.Contains(a, line) {
-			list = append(list, "only here: "+line)
+			list = append(list, fmt.Sprintf("only here: %.100q", line))
 		}
 	}
 	const most = 6

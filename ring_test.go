@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,6 +227,50 @@ func TestRepairIsForReplicas(t *testing.T) {
 	made(t, c, 3)
 	if err := c.Repair(t.Context()); err != nil {
 		t.Errorf("of a ring that is well: %v", err)
+	}
+}
+
+func TestARepairReturnsWhenItsContextEndsWhateverANodeDoes(t *testing.T) {
+	t.Parallel()
+	servers, c := ringOf(t, 3, 3)
+	made(t, c, 600) // several batches
+	for _, when := range []string{"at the start", "half-way"} {
+		for _, ending := range []struct {
+			cause error
+			start func() (context.Context, context.CancelFunc)
+		}{
+			{context.DeadlineExceeded, func() (context.Context, context.CancelFunc) {
+				return context.WithTimeout(t.Context(), 100*time.Millisecond)
+			}},
+			{context.Canceled, func() (context.Context, context.CancelFunc) {
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(100*time.Millisecond, cancel)
+				return ctx, cancel
+			}},
+		} {
+			hang := sync.OnceFunc(servers[0].Hang)
+			if when == "at the start" {
+				hang()
+			}
+			var returned atomic.Bool
+			ctx, cancel := ending.start()
+			began := time.Now()
+			err := c.Repair(ctx, redsession.OnProgress(func(redsession.RepairProgress) {
+				if hang(); returned.Load() {
+					t.Error("progress after it has returned")
+				}
+			}))
+			returned.Store(true)
+			if took := time.Since(began); took > 400*time.Millisecond {
+				t.Errorf("a node that hangs %s: it took %v", when, took)
+			}
+			cancel()
+			if !errors.Is(err, redsession.ErrUnavailable) || !errors.Is(err, ending.cause) || !strings.Contains(err.Error(), "node-0") {
+				t.Errorf("a node that hangs %s: %v, want ErrUnavailable because of %v of node-0", when, err, ending.cause)
+			}
+			servers[0].Up()
+			waitFor(t, "a repair", func() bool { return c.Repair(within(t, 5*time.Second)) == nil })
+		}
 	}
 }
 

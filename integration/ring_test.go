@@ -155,3 +155,28 @@ func TestTwoOfThreeOwnersAreGone(t *testing.T) {
 		})
 	}
 }
+
+// Whatever somebody has put in a session's place, all others are repaired.
+func TestAKeyOfAnotherTypeKeepsNobodyFromRepair(t *testing.T) {
+	env, _, c := ringOf(t, 3)
+	ids := filled(t, c, 20)
+	broken, behind := env.Nodes()[0], env.Nodes()[1]
+	garble := func(id string) {
+		t.Helper()
+		for _, n := range env.Nodes() {
+			ok(t, n.Client().Set(t.Context(), key(id[:15]), "no hash", time.Hour).Err())
+		}
+	}
+	garble(ids[0])
+	ok(t, broken.RestartEmpty(t.Context()))
+	completed(t, broken)
+	if got := copiesOf(t, broken); got != len(ids)-1 {
+		t.Errorf("%s has %d copies, want %d", broken, got, len(ids)-1)
+	}
+	garble(ids[1]) // also on the node that is repaired
+	ok(t, behind.Client().Del(t.Context(), key(ids[2][:15])).Err())
+	ok(t, c.Repair(t.Context()))
+	if len(storedAt(t, behind, ids[2][:15])) == 0 {
+		t.Error("a copy that a node had lost is still missing")
+	}
+}

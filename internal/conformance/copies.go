@@ -435,6 +435,63 @@ var copies = []promise{
 			}
 		}
 	}},
+	{name: "a dead ID ends no session, also none that cannot be read", many: true, run: func(t *test) {
+		c := open[profile](t)
+		for _, damage := range [][]string{{"@d", marker}, {"@f", marker}, {"@s:visits", marker}} {
+			for stale := range t.copies { // this copy has missed the rotation, and all are damaged
+				s := t.full(c, someone())
+				old, key, nodes := s.ID(), t.key(s.ID()), t.at(s.ID())
+				before, err := nodes[stale].HGetAll(t.Context(), key).Result()
+				t.ok(err)
+				c.rotate(s)
+				t.settle(s.ID())
+				t.ok(nodes[stale].Del(t.Context(), key).Err())
+				t.ok(nodes[stale].HSet(t.Context(), key, before).Err())
+				for _, node := range nodes {
+					t.ok(node.HSet(t.Context(), key, damage).Err())
+				}
+				hashes, _ := t.copiesOf(key)
+				_, err = c.Load(s.ID())
+				if !isDecodeError(err) {
+					t.Errorf("%v, want a *DecodeError", err)
+				}
+				c.delete(old)
+				c.delete(s.ID()[:16] + newID(t)[16:])
+				after, _ := t.copiesOf(key)
+				equal(t, "the copies", fmt.Sprint(after), fmt.Sprint(hashes))
+				c.delete(s.ID())
+				equal(t, "after a logout by its ID it exists", t.exists(s.ID()), false)
+			}
+		}
+	}},
+	{name: "a copy that cannot be read says nothing of the others", many: true, run: func(t *test) {
+		c, other := open[profile](t), open[profile](t)
+		s := t.full(c, someone())
+		old, key, owners := s.ID(), t.key(s.ID()), t.owned(c)
+		last := t.at(s.ID())[len(owners)-1]
+		before, err := last.HGetAll(t.Context(), key).Result()
+		t.ok(err)
+		c.rotate(s)
+		t.settle(s.ID())
+		t.ok(last.Del(t.Context(), key).Err())
+		before["@d"] = marker
+		t.ok(last.HSet(t.Context(), key, before).Err())
+		t.wire.set(func() {
+			t.wire.aimed = map[string]bool{}
+			for _, addr := range owners[:len(owners)-1] {
+				t.wire.aimed[addr] = true
+			}
+		})
+		t.wire.cut()
+		t.is(c.within(time.Second).Delete(old), redsession.ErrUnavailable)    // by which it is valid there
+		t.is(c.within(time.Second).Delete(s.ID()), redsession.ErrUnavailable) // which is unknown there
+		after, err := last.HGetAll(t.Context(), key).Result()
+		t.ok(err)
+		equal(t, "the copy", fmt.Sprint(after), fmt.Sprint(before))
+		t.heal(other)
+		t.ok(last.Del(t.Context(), key).Err())
+		other.load(s.ID())
+	}},
 	{name: "the clock may go back", many: true, moves: true, fake: true, run: func(t *test) {
 		c := open[profile](t)
 		sessions := each(c)

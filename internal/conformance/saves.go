@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"maps"
+	"math"
 	"strings"
 	"time"
 
@@ -113,6 +114,47 @@ var saves = []promise{
 			s.Data.Ints["7"]++
 			c.save(s)
 			equal(t, "a change in it", c.load(s.ID()).Data.Ints["7"], 8)
+		}
+	}},
+	{name: "NaN is no change and minus zero is one", run: func(t *test) {
+		type floats struct {
+			F    float64
+			Any  any
+			List []float32
+			Map  map[int]float64
+			In   struct{ P *float64 }
+		}
+		fill := func(of float64) (f floats) {
+			f = floats{F: of, Any: map[string]any{"a": of, "b": 1.5}, List: []float32{float32(of)}, Map: map[int]float64{}}
+			for n := range 20 {
+				f.Map[n] = of
+			}
+			f.In.P = &of
+			return f
+		}
+		c := open[floats](t)
+		s := c.create(fill(math.NaN()))
+		for what, s := range map[string]*redsession.Session[floats]{"created": s, "loaded": c.load(s.ID())} {
+			if sent := t.wire.quiet(func() {
+				for range 5 {
+					c.save(s)
+				}
+			}); sent != 0 {
+				t.Errorf("NaN, %s: %d packets", what, sent)
+			}
+		}
+		for _, codec := range codecs {
+			c := open[floats](t, redsession.WithCodec(codec))
+			s := c.create(fill(0))
+			s.Data = fill(math.Copysign(0, -1))
+			c.save(s)
+			got := c.load(s.ID()).Data
+			for what, f := range map[string]float64{"F": got.F, "List": float64(got.List[0]), "Map": got.Map[7], "In": *got.In.P} {
+				equal(t, codec.Name()+": "+what+" is minus zero", math.Signbit(f), true)
+			}
+			if sent := t.wire.quiet(func() { c.save(s) }); sent != 0 {
+				t.Errorf("%s: %d packets to save it again", codec.Name(), sent)
+			}
 		}
 	}},
 	{name: "another program's encoding of the same value is no change", run: func(t *test) {
@@ -232,6 +274,95 @@ var saves = []promise{
 		c.rotate(got)
 		equal(t, "entries", len(c.load(got.ID()).Data), want)
 	}},
+	{name: "a session may have as many fields and bytes as it may, whatever the call", run: func(t *test) {
+		const most = 1000
+		overhead := 0
+		if t.target.Key != nil {
+			overhead = 28
+		}
+		type data = map[string]string
+		c := open[data](t, redsession.WithMaxSize(most))
+		exact := func(name string) data { // all in one field, encoded
+			return data{name: strings.Repeat("x", most-len(name)-3-overhead)}
+		}
+		s := c.create(data{"a": marker})
+		for step, call := range []func(data){
+			func(d data) { s.Data = d; c.save(s) },
+			func(d data) { s.Data = d; c.rotate(s) },
+			func(d data) {
+				var err error
+				s, err = c.Update(s.ID(), func(s *redsession.Session[data]) error { s.Data = d; return nil })
+				t.ok(err)
+			},
+		} {
+			name := strings.Repeat("n", step+1)
+			call(exact(name)) // in the place of the former one, of another name
+			got := c.load(s.ID()).Data
+			equal(t, "fields", len(got), 1)
+			equal(t, "bytes of the value", len(got[name]), len(exact(name)[name]))
+			long := exact(name)
+			long[name] += "x"
+			s.Data = long
+			t.is(c.Save(s), redsession.ErrTooLarge)
+			_, err := c.Create(long)
+			t.is(err, redsession.ErrTooLarge)
+			s.Data = exact(name)
+		}
+
+		wide := open[data](t)
+		many := func(n int) data {
+			d := make(data, n)
+			for i := range n {
+				d[fmt.Sprint("f", i)] = ""
+			}
+			return d
+		}
+		full := wide.create(nil)
+		full.Data = many(4096)
+		wide.save(full)
+		full.Data["one more"] = ""
+		t.is(wide.Save(full), redsession.ErrTooLarge)
+		delete(full.Data, "f7") // and one less
+		wide.save(full)
+		equal(t, "fields", len(wide.load(full.ID()).Data), 4096)
+	}},
+	{name: "saves that are together too large are refused by a load until it is smaller", run: func(t *test) {
+		c := open[map[string]string](t, redsession.WithMaxSize(1000))
+		wide := open[map[string]string](t)
+		for _, half := range []func(of string) map[string]string{
+			func(of string) map[string]string { return map[string]string{of: strings.Repeat("x", 600)} },
+			func(of string) map[string]string {
+				d := map[string]string{}
+				for n := range 2049 {
+					d[fmt.Sprint(of, n)] = ""
+				}
+				return d
+			},
+		} {
+			client := c
+			if len(half("a")) > 1 {
+				client = wide
+			}
+			a := client.create(nil)
+			b := client.load(a.ID())
+			a.Data, b.Data = half("a"), half("b")
+			client.save(a)
+			client.save(b)
+			_, err := client.Load(a.ID())
+			t.undecodable(err, "")
+			_, err = client.Update(a.ID(), func(*redsession.Session[map[string]string]) error { return nil })
+			t.undecodable(err, "")
+			t.ok(client.Touch(a.ID()))
+			a.Data = nil
+			client.save(a)
+			equal(t, "fields", len(client.load(a.ID()).Data), len(half("b")))
+			a.Data = half("a")
+			client.save(a)
+			client.delete(a.ID())
+			_, err = client.Load(a.ID())
+			t.gone(err)
+		}
+	}},
 	{name: "a session has at most 4096 fields and WithMaxSize bytes", run: func(t *test) {
 		most, overhead := 1000, 0
 		if t.target.Key != nil {
@@ -261,8 +392,13 @@ var saves = []promise{
 			}); sent != 0 {
 				t.Errorf("%d packets", sent)
 			}
-			_, err := try.c.Update(s.ID(), func(s *redsession.Session[map[string]string]) error { s.Data = try.data; return nil })
-			t.is(err, redsession.ErrTooLarge)
+			sent := t.wire.during(func() {
+				_, err := try.c.Update(s.ID(), func(s *redsession.Session[map[string]string]) error { s.Data = try.data; return nil })
+				t.is(err, redsession.ErrTooLarge)
+			})
+			if t.copies == 1 {
+				equal(t, "packets of Update, which loads", sent, 1)
+			}
 			t.unwritten("state", s.ID(), state)
 		}
 		s.Data = map[string]string{"a": marker}

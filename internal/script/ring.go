@@ -173,7 +173,7 @@ func parseCopy(cmd *redis.Cmd) (r CopyReply, err error) {
 		now, b := values[1].(int64)
 		token, c := values[2].(string)
 		stamp, d := values[3].(int64)
-		if a && b && c && d {
+		if a && b && c && d && verdict >= int64(CopyGone) && verdict <= int64(CopyNewer) {
 			return CopyReply{Verdict: Verdict(verdict), Now: now, Token: token, Stamp: stamp}, nil
 		}
 	}
