@@ -1,6 +1,7 @@
 package redsession
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -22,8 +23,9 @@ import (
 //     session is if he guesses that (see "The ID" in the package's text), but no values.
 //   - Who can write to it cannot make values of his own, nor move one to another field
 //     or another session: that is a [*DecodeError]. He can bring back older values of
-//     the same field of the same session, remove fields, end and prolong sessions, and,
-//     without [WithPepper], have an ID of his own open one.
+//     the same field of the same session, remove fields, end and prolong sessions, bring
+//     back a whole one after its logout, and, without [WithPepper], have an ID of his own
+//     open one.
 //
 // To change the key, give all clients the new one as a previous one first; then as
 // key, with the old one as a previous one, which goes on opening what it wrapped. The
@@ -51,8 +53,8 @@ func WithEncryption(key []byte, previous ...[]byte) Option {
 // So encryption is introduced while clients are running: give all of them the key and
 // WithPlainSessions(true), so that each can read what the others will write; then
 // WithPlainSessions(false); and when the longest lifetime has passed leave it out. As
-// long as it is there, who can write to the store can plant sessions with values of his
-// own.
+// long as it is there, who can write to the store can plant values of his own, in new
+// sessions and, by replacing them whole, in those that were encrypted.
 //
 // Default: a session that is not encrypted is refused.
 func WithPlainSessions(create bool) Option {
@@ -86,8 +88,13 @@ func newEncryption(keys [][]byte) (*encryption, error) {
 			return nil, fmt.Errorf("redsession: WithEncryption: key %d of %d has %d bytes, not %d", i+1, len(keys), len(key), keyLen)
 		}
 		k := wrappingKey{id: keyID(key)}
-		if _, twice := e.find(k.id); twice {
-			return nil, fmt.Errorf("redsession: WithEncryption: key %d of %d is there twice", i+1, len(keys))
+		if other := slices.IndexFunc(e.keys, func(o wrappingKey) bool { return o.id == k.id }); other >= 0 {
+			if bytes.Equal(key, keys[other]) {
+				return nil, fmt.Errorf("redsession: WithEncryption: key %d of %d is there twice", i+1, len(keys))
+			}
+			// One of billions.
+			return nil, fmt.Errorf("redsession: WithEncryption: keys %d and %d of %d are different, but have the same id of %d bytes, "+
+				"by which the store names them: make another key", other+1, i+1, len(keys), keyIDLen)
 		}
 		var err error
 		if k.aead, err = newAEAD(key); err != nil {

@@ -2,6 +2,7 @@ package redsession
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -276,6 +277,12 @@ func TestKeysAreCheckedCopiedAndNotShown(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "redsession: WithEncryption: ") || strings.Contains(err.Error(), "AAA") || strings.Contains(err.Error(), "BBB") {
 			t.Errorf("%d keys: %v", len(bad), err)
 		}
+	}
+	a, b := make([]byte, 32), make([]byte, 32) // two whose first 4 bytes of the digest are the same
+	binary.BigEndian.PutUint64(a, 7824)
+	binary.BigEndian.PutUint64(b, 126415)
+	if _, err := New[letter](server, WithEncryption(keyA, a, keyB, b)); err == nil || !strings.Contains(err.Error(), "keys 2 and 4 of 4 are different") {
+		t.Errorf("two keys of one id: %v", err)
 	}
 	if _, err := New[letter](server, WithPlainSessions(true)); err == nil || !strings.Contains(err.Error(), "WithEncryption") {
 		t.Errorf("plain sessions without a key: %v", err)

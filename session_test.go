@@ -26,7 +26,7 @@ func recordsOf(changes ...string) map[string]string {
 
 func TestRecordsAreReadOrRefused(t *testing.T) {
 	r, err := parseRecords(recordsOf(), JSON{})
-	if want := (records{version: 3, created: 1000, deadline: 9000, idle: 2000, touched: 4000}); err != nil || r != want {
+	if want := (records{version: 3, created: 1000, deadline: 9000, idle: 2000, touched: 4000, codec: "json"}); err != nil || r != want {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	r, err = parseRecords(recordsOf("@d", "9007199254740992", "@v", "0"), JSON{})

@@ -62,6 +62,14 @@ func ways(nodes, underSentinel, inCluster *harness.Env) map[string]redsession.Op
 	}
 }
 
+// overTLS is no TLS without a configuration.
+func overTLS(cfg *tls.Config) redsession.Option {
+	if cfg == nil {
+		return redsession.Options()
+	}
+	return redsession.WithTLS(cfg)
+}
+
 // Servers that speak TLS only and want to see a certificate are like any others, and a
 // client that is set up wrong is told so, without waiting.
 func TestServersThatSpeakTLSOnly(t *testing.T) {
@@ -100,7 +108,7 @@ func TestServersThatSpeakTLSOnly(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			for name, way := range all {
-				toldAtOnce(t, name, wrong.says, way, redsession.WithTLS(wrong.config))
+				toldAtOnce(t, name, wrong.says, way, overTLS(wrong.config))
 			}
 		})
 	}
@@ -177,7 +185,7 @@ func TestAFaultOfTheNetworkIsNotOneOfTLS(t *testing.T) {
 			defer conns.Range(func(conn, _ any) bool { conn.(net.Conn).Close(); return true })
 			defer listener.Close()
 			for _, config := range []*tls.Config{nil, {}} {
-				c := newClient[account](t, redsession.WithAddr(listener.Addr().String()), redsession.WithTLS(config))
+				c := newClient[account](t, redsession.WithAddr(listener.Addr().String()), overTLS(config))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				_, err := c.Load(ctx, "AAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAA")
 				cancel()

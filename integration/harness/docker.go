@@ -439,20 +439,48 @@ func (c *container) attach(ctx context.Context) error {
 }
 
 func (c *container) readFile(ctx context.Context, name string) ([]byte, error) {
+	r, err := c.download(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Next(); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
+}
+
+func (c *container) readFiles(ctx context.Context, dir string) (map[string][]byte, error) {
+	r, err := c.download(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return files, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		_, within, _ := strings.Cut(h.Name, "/") // the archive's names begin with the directory's own
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if files[within], err = io.ReadAll(r); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *container) download(ctx context.Context, name string) (*tar.Reader, error) {
 	var buf bytes.Buffer
 	err := c.client().DownloadFromContainer(c.id, docker.DownloadFromContainerOptions{
 		OutputStream: &buf,
 		Path:         containerDir + "/" + name,
 		Context:      ctx,
 	})
-	if err != nil {
-		return nil, err
-	}
-	r := tar.NewReader(&buf)
-	if _, err := r.Next(); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(r)
+	return tar.NewReader(&buf), err
 }
 
 // writeFiles works on a stopped container too.

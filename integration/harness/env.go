@@ -63,8 +63,10 @@ type server interface {
 	// attach undoes it. Both may be called again, and while it is down.
 	detach(ctx context.Context) error
 	attach(ctx context.Context) error
-	// readFile and writeFiles go by names below the server's home.
+	// readFile, readFiles and writeFiles go by names below the server's home;
+	// readFiles gives all files of a directory, by their paths in it.
 	readFile(ctx context.Context, name string) ([]byte, error)
+	readFiles(ctx context.Context, dir string) (map[string][]byte, error)
 	writeFiles(ctx context.Context, files map[string][]byte) error
 	log(ctx context.Context, lines int) (string, error)
 }

@@ -1,9 +1,11 @@
 package harness_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -336,6 +338,10 @@ func TestPersistence(t *testing.T) {
 				ok(t, n.Client().Set(ctx, "k", "1", 0).Err())
 				old, err := n.Snapshot(ctx)
 				ok(t, err)
+				files, err := n.Files(ctx)
+				if ok(t, err); !bytes.Equal(files["dump.rdb"], old) {
+					t.Errorf("of the files %q none is the snapshot", slices.Collect(maps.Keys(files)))
+				}
 				ok(t, n.RestartEmpty(ctx))
 				holds(t, n, "k", "")
 				ok(t, n.RestartWith(ctx, old))

@@ -388,6 +388,17 @@ func (n *Node) Snapshot(ctx context.Context) ([]byte, error) {
 	return rdb, err
 }
 
+// Files returns what is in the node's data directory, by paths below it: what a
+// thief of its disk has.
+func (n *Node) Files(ctx context.Context) (map[string][]byte, error) {
+	var files map[string][]byte
+	err := n.fault(ctx, "read the files of", func(ctx context.Context) (err error) {
+		files, err = n.server.readFiles(ctx, n.dataDir())
+		return err
+	})
+	return files, err
+}
+
 // CutOff cuts the node off, in addition to what it is cut off from already.
 // It works on a paused node and on one that is down, and outlives a restart.
 func (n *Node) CutOff(ctx context.Context, from Cut) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -199,6 +200,30 @@ func (p *process) attach(context.Context) error { return nil }
 
 func (p *process) readFile(_ context.Context, name string) ([]byte, error) {
 	return os.ReadFile(filepath.Join(p.home, filepath.FromSlash(name)))
+}
+
+func (p *process) readFiles(_ context.Context, dir string) (map[string][]byte, error) {
+	root, files := filepath.Join(p.home, filepath.FromSlash(dir)), map[string][]byte{}
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return ignoreGone(err)
+		}
+		content, err := os.ReadFile(name)
+		if err == nil {
+			within, _ := filepath.Rel(root, name)
+			files[filepath.ToSlash(within)] = content
+		}
+		return ignoreGone(err)
+	})
+	return files, err
+}
+
+// ignoreGone passes over a file that the server has just removed or renamed.
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (p *process) writeFiles(_ context.Context, files map[string][]byte) error {
