@@ -135,11 +135,11 @@ func New[T any](opts ...Option) (*Client[T], error) {
 
 // Create stores a new session under a new ID: a login.
 func (c *Client[T]) Create(ctx context.Context, data T, opts ...CreateOption) (*Session[T], error) {
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	create := createConfig{idle: c.cfg.idle, lifetime: c.cfg.lifetime}
-	for _, opt := range opts {
-		opt(&create)
+	if err := apply(&create, opts); err != nil {
+		return nil, err
 	}
 	if err := errors.Join(checkDuration("Idle", create.idle), checkDuration("Lifetime", create.lifetime)); err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (c *Client[T]) Create(ctx context.Context, data T, opts ...CreateOption) (*
 	}
 	return &Session[T]{
 		Data: data, secret: &concealed{&id}, principal: principal, stored: stored, seen: c.see(r.now), since: began, envelope: e,
-		records: records{version: r.version, created: r.now, deadline: r.now + n.lifetime, idle: n.idle, touched: r.touched},
+		records: records{codec: c.cfg.codec.Name(), version: r.version, created: r.now, deadline: r.now + n.lifetime, idle: n.idle, touched: r.touched},
 	}, nil
 }
 
@@ -201,7 +201,7 @@ type Result[T any] struct {
 // one round trip for each node, and a second one where touches are due. Sessions
 // whose node cannot be asked are [ErrUnavailable], not ErrNotFound.
 func (c *Client[T]) LoadMany(ctx context.Context, ids ...string) []Result[T] {
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	began := time.Now()
 	results := make([]Result[T], len(ids))
@@ -268,7 +268,7 @@ func (c *Client[T]) open(l loaded, began time.Time) (*Session[T], error) {
 
 // Touch refreshes the idle timeout of a session without loading it.
 func (c *Client[T]) Touch(ctx context.Context, id string) error {
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	good, ok := parseID(id, &c.cfg.peppers)
 	if !ok {
@@ -285,7 +285,7 @@ func (c *Client[T]) Touch(ctx context.Context, id string) error {
 // Delete ends a session: a logout. Nothing brings it back. An ID that opens no
 // session is no error.
 func (c *Client[T]) Delete(ctx context.Context, id string) error {
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	good, ok := parseID(id, &c.cfg.peppers)
 	if !ok {
@@ -302,7 +302,7 @@ func (c *Client[T]) Delete(ctx context.Context, id string) error {
 // Ping asks the server, of a cluster each master, whether it is there. Unlike
 // the other calls it asks only once, and so tells soon that one is not.
 func (c *Client[T]) Ping(ctx context.Context) error {
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	return c.store.ping(ctx)
 }
@@ -319,14 +319,6 @@ func (c *Client[T]) Close() error { return c.store.close() }
 
 // Format prints nothing of the client's configuration, which has credentials.
 func (c Client[T]) Format(f fmt.State, _ rune) { io.WriteString(f, "redsession.Client") }
-
-// bound gives a call that has no deadline one.
-func (c *Client[T]) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, c.cfg.timeout)
-}
 
 func (c *Client[T]) checkWrite(hash map[string]string) error {
 	if _, ok := checkSize(hash, c.cfg.maxSize); !ok {

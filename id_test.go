@@ -157,3 +157,16 @@ func FuzzParseID(f *testing.F) {
 		}
 	})
 }
+
+// Who clears his pepper once he has handed it over has not made it one of zeros.
+func TestPeppersAreCopiedAtOnce(t *testing.T) {
+	current, previous := []byte("0123456789abcdef"), []byte("fedcba9876543210")
+	option := WithPepper(current, previous)
+	clear(current)
+	clear(previous)
+	var cfg config
+	option(&cfg)
+	if string(cfg.peppers[0]) != "0123456789abcdef" || string(cfg.peppers[1]) != "fedcba9876543210" {
+		t.Errorf("%q", cfg.peppers)
+	}
+}

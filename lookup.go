@@ -2,6 +2,7 @@ package redsession
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -64,10 +65,12 @@ func (l *lookup) see() view {
 		}
 		if err != nil {
 			if !q.parsed {
-				q.parsed, q.err = true, err
-				q.node.failed(err)
+				q.parsed, q.err = true, tooLarge(err)
+				if !errors.As(q.err, new(*DecodeError)) {
+					q.node.failed(err)
+				}
 			}
-			v.worst = err
+			v.worst = q.err
 			continue
 		}
 		if !q.parsed {

@@ -23,6 +23,7 @@ type Option func(*config)
 type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 type config struct {
+	nilOption  error    // nil: there is none
 	topologies []string // names of the topology options in use: one is right
 	addrs      []string
 	master     string
@@ -42,6 +43,7 @@ type config struct {
 	idle, lifetime time.Duration
 	touch          time.Duration
 	touchSet       bool
+	tlsSet         bool
 	replicasSet    bool
 	prefix         string
 	peppers        peppers
@@ -79,10 +81,22 @@ func defaults() config {
 // one holds.
 func Options(opts ...Option) Option {
 	return func(c *config) {
-		for _, opt := range opts {
-			opt(c)
+		if err := apply(c, opts); err != nil && c.nilOption == nil {
+			c.nilOption = err
 		}
 	}
+}
+
+// apply applies all of opts that are not nil, and tells which is.
+func apply[C any, O ~func(*C)](c *C, opts []O) (err error) {
+	for i, opt := range opts {
+		if opt != nil {
+			opt(c)
+		} else if err == nil {
+			err = fmt.Errorf("redsession: option %d of %d is nil", i+1, len(opts))
+		}
+	}
+	return err
 }
 
 // WithAddr keeps the sessions on one Redis server at addr ("host:port").
@@ -109,7 +123,8 @@ func WithSentinel(master string, addrs ...string) Option {
 // not close it. Timeouts and pool are then the caller's: a call still returns
 // when its context ends, and writes are still never repeated by the driver, but
 // how soon a dead server is noticed, and so how often a call can try again
-// within its deadline, is up to the client's own settings. It excludes WithTLS,
+// within its deadline, is up to the client's own settings, and what its servers say
+// reaches the driver unchecked (see docs/SECURITY.md). It excludes WithTLS,
 // WithCredentials, WithCredentialsProvider and WithDialer.
 func WithRedis(rdb redis.UniversalClient) Option {
 	return func(c *config) { c.topology("WithRedis"); c.rdb = rdb }
@@ -164,7 +179,7 @@ func WithMinReplicas(n int, wait time.Duration) Option {
 // once, and says why: a certificate that is not trusted, expired or another host's, a client
 // certificate that the server misses or refuses, a server that speaks TLS to a client without,
 // or none to one with it. Default: plain TCP.
-func WithTLS(cfg *tls.Config) Option { return func(c *config) { c.tls = cfg } }
+func WithTLS(cfg *tls.Config) Option { return func(c *config) { c.tls, c.tlsSet = cfg, true } }
 
 // WithCredentials authenticates every connection to a Redis node as an ACL user;
 // an empty username means the server's default user. Sentinels are asked without.
@@ -224,21 +239,20 @@ func WithPrefix(prefix string) Option { return func(c *config) { c.prefix = pref
 // a secret that the store does not hold: at least 16 random bytes, the same for all
 // clients. Without it, who sees the store or a handle can test guesses of a principal,
 // and who can write to the store can plant an ID of his own; with it he can only bring
-// back what was there before.
+// back IDs that were there before. Values are protected by [WithEncryption] alone.
 //
 // Sessions made with a previous pepper stay valid, as do those made without one if an
-// empty one is among the previous. New sessions and rotations take the current one. To
+// empty one is among the previous: as long as it is, planted IDs are taken as well. New sessions and rotations take the current one. To
 // change it without logging anybody out, first give the new one to all clients as a
 // previous one, then as the current one with the old as previous, and drop that after the
 // longest lifetime. As long as there are previous ones, Touch and Delete by ID may take a
 // round trip for each. Default: none.
 func WithPepper(current []byte, previous ...[]byte) Option {
-	return func(c *config) {
-		c.peppers = peppers{bytes.Clone(current)}
-		for _, p := range previous {
-			c.peppers = append(c.peppers, bytes.Clone(p))
-		}
+	list := peppers{bytes.Clone(current)}
+	for _, p := range previous {
+		list = append(list, bytes.Clone(p))
 	}
+	return func(c *config) { c.peppers = list }
 }
 
 // WithCodec sets how fields become bytes. Default: [MsgPack].
@@ -246,6 +260,10 @@ func WithCodec(codec Codec) Option { return func(c *config) { c.codec = codec } 
 
 // WithMaxSize bounds a session: the bytes of all its field names and values together
 // as they are stored (with WithEncryption 28 more for each), on writing ([ErrTooLarge]) and on reading ([*DecodeError]).
+// Saves at once that exceed it only together are all done; loads then refuse the session,
+// until a save of one that was loaded before makes it smaller. A hash of more than 65,536
+// entries is refused as well, on a ring with copies with the records of fields that were
+// removed.
 // Default: 1 MiB.
 func WithMaxSize(bytes int) Option { return func(c *config) { c.maxSize = bytes } }
 
@@ -270,6 +288,9 @@ func (c *config) topology(name string) {
 func (c *config) validate() error {
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("redsession: "+format, args...)
+	}
+	if c.nilOption != nil {
+		return c.nilOption
 	}
 	switch len(c.topologies) {
 	case 0:
@@ -307,14 +328,18 @@ func (c *config) validate() error {
 	for _, n := range c.nodes {
 		addrs = append(addrs, n.Addr)
 	}
-	for _, addr := range addrs {
+	for i, addr := range addrs {
 		_, port, err := net.SplitHostPort(addr)
-		if _, notPort := strconv.ParseUint(port, 10, 16); err != nil || notPort != nil {
-			return fail("%s: address %q is not host:port", topology, addr)
+		if _, notPort := strconv.ParseUint(port, 10, 16); err != nil || notPort != nil || strings.Contains(addr, "@") {
+			// It is not shown: it may be a URL, with a password.
+			return fail("%s: address %d of %d is not host:port (credentials are for WithCredentials)", topology, i+1, len(addrs))
 		}
 	}
 	if topology == "WithSentinel" && c.master == "" {
 		return fail("WithSentinel needs the name of the master")
+	}
+	if c.tlsSet && c.tls == nil {
+		return fail("WithTLS needs a configuration: without one it would be plain text")
 	}
 	if c.password == "" && c.username != "" {
 		return fail("WithCredentials needs a password")
@@ -393,7 +418,7 @@ func (c *config) validateRedis() error {
 		return fmt.Errorf("redsession: WithRedis: %T is neither a *redis.Client nor a *redis.ClusterClient", c.rdb)
 	}
 	for name, set := range map[string]bool{
-		"WithTLS": c.tls != nil, "WithCredentials": c.username+c.password != "", "WithDialer": c.dialer != nil,
+		"WithTLS": c.tlsSet, "WithCredentials": c.username+c.password != "", "WithDialer": c.dialer != nil,
 		"WithHealthHook": c.healthHook != nil, "WithCredentialsProvider": c.credentials != nil,
 	} {
 		if set {
@@ -420,6 +445,14 @@ func validCodecName(name string) bool {
 		}
 	}
 	return true
+}
+
+// bound gives a call its deadline, if it brings none.
+func (c *config) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.timeout)
 }
 
 // touchInterval is how long after a touch the next one is due, in milliseconds,

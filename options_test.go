@@ -42,6 +42,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		{"WithCluster WithRedis exclude", []Option{WithCluster("a:1"), WithRedis(rdb)}},
 		{"WithAddr WithCluster WithSentinel WithRedis exclude", []Option{server, WithCluster("a:1"), WithSentinel("m", "a:1"), WithRedis(rdb)}},
 		{"WithAddr WithCluster exclude", []Option{Options(server, Options(WithCluster("a:1")))}},
+		{"option 2 of 3 nil", []Option{server, nil, WithCluster()}},
+		{"option 1 of 2 nil", []Option{server, Options(nil, nil)}},
 
 		{"WithAddr host:port", []Option{WithAddr("")}},
 		{"WithAddr host:port", []Option{WithAddr("localhost")}},
@@ -49,6 +51,9 @@ func TestOptionsAreChecked(t *testing.T) {
 		{"WithAddr host:port", []Option{WithAddr("localhost:")}},
 		{"WithAddr host:port", []Option{WithAddr("redis://localhost")}},
 		{"WithAddr host:port", []Option{WithAddr("redis://localhost:6379")}},
+		{"WithAddr host:port WithCredentials", []Option{WithAddr("app:password@localhost:6379")}},
+		{"WithAddr host:port WithCredentials", []Option{WithAddr("password@localhost:6379")}},
+		{"WithTLS configuration", []Option{WithAddr("localhost:6379"), WithTLS(nil)}},
 		{"WithCluster address", []Option{WithCluster()}},
 		{"WithCluster host:port", []Option{WithCluster("a:1", "b")}},
 		{"WithSentinel address", []Option{WithSentinel("m")}},
@@ -114,6 +119,25 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
+func TestAnOptionOfACallIsNotNil(t *testing.T) {
+	ring := WithRing(Node{Name: "a", Addr: "localhost:1"}, Node{Name: "b", Addr: "localhost:2"})
+	c, err := New[struct{}](ring, WithDialer(dialNothing))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, created := c.Create(t.Context(), struct{}{}, Idle(time.Minute), nil)
+	for want, err := range map[string]error{
+		"option 2 of 2 is nil": created,
+		"option 1 of 1 is nil": c.Repair(t.Context(), nil),
+		"OnProgress":           c.Repair(t.Context(), OnProgress(nil)),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "redsession: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want an error that says %q", err, want)
+		}
+	}
+}
+
 func TestOptionsThatAreFine(t *testing.T) {
 	rdb := redis.NewClient(&redis.Options{Addr: "localhost:6379"})
 	defer rdb.Close()
@@ -131,7 +155,7 @@ func TestOptionsThatAreFine(t *testing.T) {
 		{server, WithIdleTimeout(time.Millisecond), WithLifetime(maxDuration), WithTimeout(time.Millisecond)},
 		{server, WithIdleTimeout(time.Hour), WithLifetime(time.Minute)},
 		{server, WithPrefix("an app: 1"), WithMaxSize(1), WithCodec(named("a-z.0_9")), WithCodec(JSON{})},
-		{server, WithTLS(nil), WithDialer(nil), WithCredentials("", "")},
+		{server, WithDialer(nil), WithCredentials("", "")},
 	} {
 		c, err := New[struct{}](opts...)
 		if err != nil {
@@ -184,7 +208,7 @@ func TestTheDeadlineOfACall(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := c.bound(t.Context())
+	ctx, cancel := c.cfg.bound(t.Context())
 	defer cancel()
 	if d, ok := ctx.Deadline(); !ok || time.Until(d) > time.Hour || time.Until(d) < time.Hour-time.Minute {
 		t.Errorf("without one it ends at %v", d)
@@ -192,7 +216,7 @@ func TestTheDeadlineOfACall(t *testing.T) {
 	for _, own := range []time.Duration{time.Minute, 10 * time.Hour} {
 		mine, cancel := context.WithTimeout(t.Context(), own)
 		defer cancel()
-		if bound, _ := c.bound(mine); bound != mine {
+		if bound, _ := c.cfg.bound(mine); bound != mine {
 			t.Errorf("a context with %v became another", own)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/redsession/redsession/internal/script"
@@ -20,7 +21,7 @@ import (
 // After an error s is as before, and saving it again is safe: what was applied
 // is not applied twice.
 func (c *Client[T]) Save(ctx context.Context, s *Session[T]) error {
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	if err := c.finish(ctx, s); err != nil {
 		return err
@@ -65,7 +66,7 @@ func (c *Client[T]) Update(ctx context.Context, id string, fn func(*Session[T]) 
 		return nil, errors.New("redsession: Update needs one copy of a session that decides: " +
 			"it works on one Redis, Sentinel, Redis Cluster and a ring with WithReplicas(1). On this ring use Save, which merges by field")
 	}
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	for try := 0; ; try++ {
 		s, err := c.Load(ctx, id)
@@ -106,7 +107,7 @@ func (c *Client[T]) saveIfUnchanged(ctx context.Context, s *Session[T]) error {
 // After [ErrUnconfirmed] s still has the old ID; rotating or saving it again
 // finishes the same rotation first.
 func (c *Client[T]) Rotate(ctx context.Context, s *Session[T]) error {
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.cfg.bound(ctx)
 	defer cancel()
 	rotating := s != nil && s.pending != nil && s.pending.next != nil
 	if err := c.finish(ctx, s); err != nil {
@@ -146,6 +147,9 @@ func (c *Client[T]) rotate(ctx context.Context, s *Session[T], next sessionID, w
 func (c *Client[T]) finish(ctx context.Context, s *Session[T]) error {
 	if s == nil || s.secret == nil {
 		return errors.New("redsession: this Session was neither created nor loaded")
+	}
+	if name := c.cfg.codec.Name(); name != s.records.codec {
+		return fmt.Errorf("redsession: this Session is of a client of codec %s, and this client's is %s", s.records.codec, name)
 	}
 	p := s.pending
 	if p == nil {

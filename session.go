@@ -15,11 +15,14 @@ import (
 // Session is one session as it was when it was created or loaded. Change Data
 // and pass it to [Client.Save].
 //
-// Printing or logging a Session in any way shows its handle only: neither the
-// ID, which is a credential, nor the data.
+// Printing or logging a Session shows its handle only: neither the ID, which is a
+// credential, nor the data. Where fmt does not ask it (in an unexported field of
+// another struct, or by %p) the data can show, and never the ID.
 //
 // A Session is not safe for concurrent use. Two loads of one ID give two
-// independent Sessions.
+// independent Sessions. Pass it to the client that made it, or to one of the same
+// options: its pepper and encryption go along with it, its prefix and servers are the
+// client's, and a client of another codec refuses it.
 type Session[T any] struct {
 	// Data is the application's part.
 	Data T
@@ -46,6 +49,7 @@ type records struct {
 	deadline int64
 	idle     int64
 	touched  int64
+	codec    string
 	sealed   bool // it is encrypted
 }
 
@@ -142,7 +146,7 @@ func parseRecords(hash map[string]string, codec Codec) (records, error) {
 		return records{}, &DecodeError{reason: fmt.Sprintf("written by codec %s, read by codec %s", name, codec.Name())}
 	}
 	r, err := parseNumbers(hash)
-	r.sealed = sealed
+	r.codec, r.sealed = name, sealed
 	return r, err
 }
 
